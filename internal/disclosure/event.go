@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 )
 
@@ -182,7 +183,7 @@ func DecodeEvent(payload []byte) (Event, error) {
 	if err := decoder.Decode(&e); err != nil {
 		return Event{}, fmt.Errorf("%w: event: %w", ErrMalformed, err)
 	}
-	if decoder.More() {
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return Event{}, fmt.Errorf("%w: event: data after its end", ErrMalformed)
 	}
 	if e.Version != EventVersion {
