@@ -1,0 +1,228 @@
+package receipt
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"unicode"
+	"unicode/utf8"
+
+	"sluis/internal/disclosure"
+)
+
+// Version is the version of the permit, manifest and answer that this program writes and reads.
+const Version = 1
+
+// Limits of payloads, in bytes. A manifest becomes part of an entry of the ledger, in base64 and with its lists copied, and must fit there: a
+// source could otherwise keep the outcome of its own disclosure from being recorded.
+const (
+	MaxPermit   = 256 << 10
+	MaxManifest = 24 << 10
+)
+
+// The sentinels of this package. None of the errors that wrap them repeats what was read.
+var (
+	// ErrMalformed is wrapped where something is not of the form that the package doc describes.
+	ErrMalformed = errors.New("malformed")
+	// ErrSignature is wrapped where a signature is missing, wrong, or by another key than the expected one.
+	ErrSignature = errors.New("signature not accepted")
+	// ErrExpired is wrapped where a permit is not valid now: expired, or not yet issued.
+	ErrExpired = errors.New("permit not valid at this time")
+	// ErrMismatch is wrapped where a manifest does not fit its permit, or an answer its manifest.
+	ErrMismatch = errors.New("does not match")
+	// ErrIncomplete is wrapped where a receipt has no checkpoint yet.
+	ErrIncomplete = errors.New("receipt has no checkpoint yet")
+	// ErrNotIncluded is wrapped where a receipt's entry is not in the tree of its checkpoint.
+	ErrNotIncluded = errors.New("entry not in the ledger")
+)
+
+const (
+	permitPrefix   = "sluis/permit/v1\x00"
+	manifestPrefix = "sluis/manifest/v1\x00"
+)
+
+// maxDepth is more than any of our formats nests.
+const maxDepth = 8
+
+// Digest is the SHA-256 by which permits, manifests, key statements and sealed answers are named.
+func Digest(payload []byte) []byte {
+	digest := sha256.Sum256(payload)
+	return digest[:]
+}
+
+// sign encodes v once and signs those bytes. The signer may sit behind a network (Vault), so its signature is checked before it is used.
+func sign(what, prefix string, limit int, v any, signer crypto.Signer) (disclosure.Signed, error) {
+	public, ok := signer.Public().(ed25519.PublicKey)
+	if !ok {
+		return disclosure.Signed{}, fmt.Errorf("%w: %s: want an Ed25519 key", ErrSignature, what)
+	}
+	payload, err := json.Marshal(v)
+	if err != nil {
+		return disclosure.Signed{}, fmt.Errorf("%w: %s: cannot be encoded", ErrMalformed, what)
+	}
+	if len(payload) > limit {
+		return disclosure.Signed{}, fmt.Errorf("%w: %s: longer than %d bytes", ErrMalformed, what, limit)
+	}
+	signature, err := signer.Sign(rand.Reader, append([]byte(prefix), payload...), crypto.Hash(0))
+	if err != nil {
+		return disclosure.Signed{}, fmt.Errorf("sign %s: %w", what, err)
+	}
+	if err := verify(what, prefix, limit, payload, signature, public); err != nil {
+		return disclosure.Signed{}, err
+	}
+	return disclosure.Signed{Payload: payload, Signature: signature}, nil
+}
+
+func verify(what, prefix string, limit int, payload, signature []byte, public ed25519.PublicKey) error {
+	switch {
+	case len(payload) > limit:
+		return fmt.Errorf("%w: %s: longer than %d bytes", ErrMalformed, what, limit)
+	case len(public) != ed25519.PublicKeySize:
+		return fmt.Errorf("%w: %s: want an Ed25519 key", ErrSignature, what)
+	case !ed25519.Verify(public, append([]byte(prefix), payload...), signature):
+		return fmt.Errorf("%w: %s", ErrSignature, what)
+	}
+	return nil
+}
+
+// decode reads exactly one JSON value into v. encoding/json alone would let the same bytes mean two things: it takes the last of two members
+// of the same name and ignores case, where another reader may take the first. Its error texts can hold values, so they are not passed on.
+func decode(what string, data []byte, v any) error {
+	if !utf8.Valid(data) {
+		return fmt.Errorf("%w: %s: not UTF-8", ErrMalformed, what)
+	}
+	if err := checkMembers(data); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrMalformed, what, err)
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(v); err != nil {
+		return fmt.Errorf("%w: %s: unknown member or wrong type before byte %d", ErrMalformed, what, decoder.InputOffset())
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: %s: data after its end", ErrMalformed, what)
+	}
+	return nil
+}
+
+var (
+	errSyntax = errors.New("not JSON")
+	errMember = errors.New("a member repeated or not in lower case")
+	errDepth  = errors.New("nested too deeply")
+)
+
+// checkMembers refuses repeated members, and names that encoding/json would fold into another: all of ours are lower case.
+func checkMembers(data []byte) error {
+	type frame struct {
+		members  map[string]bool // nil in an array
+		wantName bool
+	}
+	var stack []frame
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	for {
+		token, err := decoder.Token()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return errSyntax
+		}
+		if top := len(stack) - 1; top >= 0 {
+			if name, ok := token.(string); ok && stack[top].wantName {
+				if stack[top].members[name] || !isMemberName(name) {
+					return errMember
+				}
+				stack[top].members[name] = true
+				stack[top].wantName = false
+				continue
+			}
+			stack[top].wantName = stack[top].members != nil // after a value comes a name
+		}
+		switch token {
+		case json.Delim('{'):
+			stack = append(stack, frame{members: map[string]bool{}, wantName: true})
+		case json.Delim('['):
+			stack = append(stack, frame{})
+		case json.Delim('}'), json.Delim(']'):
+			stack = stack[:len(stack)-1]
+		}
+		if len(stack) > maxDepth {
+			return errDepth
+		}
+	}
+}
+
+func isMemberName(s string) bool {
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// isText reports whether s is at most limit characters of readable text: what ends up on a screen must not steer it.
+func isText(s string, limit int) bool {
+	if !utf8.ValidString(s) || utf8.RuneCountInString(s) > limit {
+		return false
+	}
+	for _, r := range s {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
+			return false
+		}
+	}
+	return true
+}
+
+// firstError returns the first error of checks that are cheap enough to all be made.
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func ensure(ok bool, text string) error {
+	if ok {
+		return nil
+	}
+	return errors.New(text)
+}
+
+func checkParty(what string, p disclosure.Party) error {
+	if _, err := disclosure.ParseParty(string(p.OIN), string(p.Domain)); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
+func checkID[T ~string](what string, id T) error {
+	_, err := disclosure.ParseID[T](what, string(id))
+	return err
+}
+
+// checkFields wants concrete fields, none twice.
+func checkFields(fields []disclosure.Field) error {
+	if len(fields) > disclosure.MaxFields {
+		return errors.New("too many fields")
+	}
+	seen := make(map[disclosure.Field]bool, len(fields))
+	for _, f := range fields {
+		if _, err := disclosure.ParseField(string(f)); err != nil {
+			return err
+		}
+		if f.All() || seen[f] {
+			return errors.New("a field twice, or not concrete")
+		}
+		seen[f] = true
+	}
+	return nil
+}
