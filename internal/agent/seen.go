@@ -1,0 +1,143 @@
+package agent
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"sluis/internal/disclosure"
+)
+
+var (
+	// ErrReplayed says that a permit was seen before, or is too old to tell.
+	ErrReplayed = errors.New("permit was seen before")
+	// ErrManyPermits says that more permits are remembered than fit, so that no new one can be accepted.
+	ErrManyPermits = errors.New("too many permits at once")
+)
+
+const (
+	permitsFile = "permits.db"
+	// maxSeen bounds the file: at 30 seconds of term and 30 of skew, ten thousand permits a second for a minute.
+	maxSeen = 600_000
+	// pruneAtOnce bounds what one permit pays for forgetting others.
+	pruneAtOnce = 32
+)
+
+// SeenPermits remembers which permits were acted on, across restarts, so that each is answered at most once. A permit is
+// forgotten when it has expired; nothing that expired before the last one forgotten is accepted, so that a clock that
+// goes back opens no gap.
+//
+// It is a bbolt file with the buckets
+//
+//	seen    SHA-256 of the permit's payload -> when it may be forgotten (int64, big-endian, nanoseconds since 1970 UTC)
+//	due     that time and that digest -> nothing
+//	meta    "forgotten" -> the latest time in due that was forgotten
+//
+// Only one process can have it open.
+type SeenPermits struct {
+	db  *bbolt.DB
+	now func() time.Time
+	max int
+}
+
+func bucketSeen() []byte   { return []byte("seen") }
+func bucketDue() []byte    { return []byte("due") }
+func bucketMeta() []byte   { return []byte("meta") }
+func keyForgotten() []byte { return []byte("forgotten") }
+
+// OpenSeenPermits opens the file in the state folder, or makes it. It fails when another process has it open.
+func OpenSeenPermits(state string, now func() time.Time) (*SeenPermits, error) {
+	path := filepath.Join(state, permitsFile)
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
+	if errors.Is(err, bbolt.ErrTimeout) {
+		return nil, fmt.Errorf("agent: %s is in use: another agent is answering with the same state folder", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("agent: open %s: %w", path, err)
+	}
+	// A permit waits at most this long for others to share its write to disk.
+	db.MaxBatchDelay = time.Millisecond
+	err = db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range [][]byte{bucketSeen(), bucketDue(), bucketMeta()} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("agent: open %s: %w", path, errors.Join(err, db.Close()))
+	}
+	return &SeenPermits{db: db, now: now, max: maxSeen}, nil
+}
+
+// Close closes the file.
+func (s *SeenPermits) Close() error { return s.db.Close() }
+
+// Use marks a permit as used, durably when it returns without error. It fails with [ErrReplayed] or [ErrManyPermits], or
+// when the file cannot be written.
+func (s *SeenPermits) Use(ctx context.Context, digest []byte, expires time.Time) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	due := expires.Add(disclosure.ClockSkew)
+	return s.db.Batch(func(tx *bbolt.Tx) error {
+		if err := forget(tx, s.now()); err != nil {
+			return err
+		}
+		seen, meta := tx.Bucket(bucketSeen()), tx.Bucket(bucketMeta())
+		stamp := encodeTime(due)
+		if string(stamp) <= string(meta.Get(keyForgotten())) || seen.Get(digest) != nil {
+			return ErrReplayed
+		}
+		if seen.Sequence() >= uint64(s.max) { //nolint:gosec // not negative
+			return ErrManyPermits
+		}
+		if err := seen.Put(digest, stamp); err != nil {
+			return err
+		}
+		// The sequence counts what is in the bucket: bbolt has no cheaper way to know.
+		if err := seen.SetSequence(seen.Sequence() + 1); err != nil {
+			return err
+		}
+		return tx.Bucket(bucketDue()).Put(append(stamp, digest...), nil)
+	})
+}
+
+// forget drops some of the permits that are due.
+func forget(tx *bbolt.Tx, now time.Time) error {
+	seen, due, meta := tx.Bucket(bucketSeen()), tx.Bucket(bucketDue()), tx.Bucket(bucketMeta())
+	until := encodeTime(now)
+	cursor := due.Cursor()
+	for range pruneAtOnce {
+		key, _ := cursor.First()
+		if key == nil || string(key[:timeBytes]) >= string(until) {
+			return nil
+		}
+		if err := meta.Put(keyForgotten(), append([]byte(nil), key[:timeBytes]...)); err != nil {
+			return err
+		}
+		if err := seen.Delete(key[timeBytes:]); err != nil {
+			return err
+		}
+		if err := seen.SetSequence(seen.Sequence() - 1); err != nil {
+			return err
+		}
+		if err := cursor.Delete(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const timeBytes = 8
+
+// encodeTime gives bytes that sort as the times do, from 1970 on.
+func encodeTime(t time.Time) []byte {
+	return binary.BigEndian.AppendUint64(nil, uint64(max(t.UnixNano(), 0))) //nolint:gosec // not negative
+}
