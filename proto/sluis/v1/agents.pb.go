@@ -164,7 +164,8 @@ func (x *AgentHello) GetVersion() string {
 	return ""
 }
 
-// AgentAnswer answers a question.
+// AgentAnswer answers a question. Without manifest and answer it says that the agent cannot answer, for example because the permit is not
+// the broker's: there is nothing then that it could sign.
 type AgentAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// question_id of the question.
