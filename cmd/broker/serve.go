@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"runtime/debug"
@@ -64,7 +63,7 @@ func serve(ctx context.Context, cfg *config.Broker, logger *slog.Logger) (err er
 		Late:   func(from disclosure.Party, question disclosure.Question) { b.Late(from, question) },
 		Logger: logger,
 	})
-	b, engine, err := newBroker(ctx, cfg, f, asker{agents}, logger)
+	b, engine, err := newBroker(ctx, cfg, f, agents, logger)
 	if err != nil {
 		return err
 	}
@@ -129,23 +128,6 @@ func inTurn(ctx context.Context, group *errgroup.Group, parts ...func(context.Co
 			return run(partCtx)
 		})
 	}
-}
-
-// asker gives the errors of the relay their reason codes.
-type asker struct{ relay *relay.Relay }
-
-// Ask implements broker.Relay.
-func (a asker) Ask(ctx context.Context, source disclosure.Party, question disclosure.Question) (disclosure.Reply, error) {
-	reply, err := a.relay.Ask(ctx, source, question)
-	switch {
-	case err == nil:
-		return reply, nil
-	case errors.Is(err, relay.ErrOffline), errors.Is(err, relay.ErrDraining):
-		return disclosure.Reply{}, fmt.Errorf("%w: %w", disclosure.ReasonSourceOffline, err)
-	case errors.Is(err, context.DeadlineExceeded):
-		return disclosure.Reply{}, fmt.Errorf("%w: %w", disclosure.ReasonSourceTimeout, err)
-	}
-	return disclosure.Reply{}, fmt.Errorf("%w: %w", disclosure.ReasonSourceFailed, err)
 }
 
 // issuers looks up whose people an issuer signs for. Parsed keys are kept as long as the directory gives the same partner.
