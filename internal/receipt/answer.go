@@ -13,8 +13,9 @@ import (
 	"sluis/internal/disclosure"
 )
 
-// MaxAnswer is the most bytes that an answer may have before it is sealed: with what sealing adds, it stays within disclosure.MaxAnswer.
-const MaxAnswer = disclosure.MaxAnswer - 4<<10
+// MaxAnswer is the most bytes that an answer may have before it is sealed: with the padding, at most an eighth, and what sealing adds it stays
+// within disclosure.MaxAnswer.
+const MaxAnswer = disclosure.MaxAnswer / 8 * 7
 
 // Answer is what a source tells a requester: the content. It exists in the clear only inside the source's and the requester's agent, and its
 // formatted form shows nothing.
