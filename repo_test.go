@@ -98,6 +98,7 @@ func mayImport() map[string][]string {
 		"internal/agent":      {"internal/disclosure", "internal/receipt", "internal/envelope", "internal/pseudonym", "internal/source"},
 		"internal/source":     {"internal/disclosure"},
 		"internal/rpc":        {"internal/disclosure", "internal/identity", "internal/relay", "proto/sluis/v1"},
+		"internal/e2e":        {},
 		"internal/config":     {},
 	}
 }

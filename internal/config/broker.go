@@ -9,8 +9,6 @@ import (
 type Broker struct {
 	// Address to serve gRPC on, host:port. Required.
 	Listen string `yaml:"listen"`
-	// Address to serve health, metrics and the ledger's tiles on, host:port. Empty: not served.
-	Health string `yaml:"health,omitempty"`
 	// Folder of ledger.db, index.db and keyring.db. Required.
 	Data string `yaml:"data"`
 	// The broker's own OIN, as in its certificate. Required.
@@ -85,9 +83,6 @@ func (b *Broker) Validate() error { return b.faults().err() }
 func (b *Broker) faults() faults {
 	var f faults
 	f.address("listen", b.Listen)
-	if b.Health != "" {
-		f.address("health", b.Health)
-	}
 	f.required("data", b.Data)
 	f.oin("oin", b.OIN)
 	f.required("name", b.Name)

@@ -16,7 +16,7 @@ import (
 const ledgerKey = "sluis.example/2026+284d694a+ATtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdop"
 
 const brokerYAML = `listen: 127.0.0.1:7443
-health: :9443
+# a comment counts as a line
 data: data
 oin: "00000001000000000001"
 name: Sluis (demo)
@@ -73,7 +73,7 @@ func TestLoadBroker(t *testing.T) {
 	}
 	in := func(name string) string { return filepath.Join(filepath.Dir(path), name) }
 	want := &config.Broker{
-		Listen: "127.0.0.1:7443", Health: ":9443", Data: in("data"), OIN: "00000001000000000001", Name: "Sluis (demo)",
+		Listen: "127.0.0.1:7443", Data: in("data"), OIN: "00000001000000000001", Name: "Sluis (demo)",
 		TLS: config.TLS{Cert: in("tls/cert.pem"), Key: in("tls/key.pem"), CA: "/etc/sluis/ca.pem"},
 		Keys: config.BrokerKeys{
 			Ledger: in("keys/ledger"), Permit: in("keys/permit"), Pseudonym: in("keys/pseudonym"), KEK: in("keys/kek"),
