@@ -42,9 +42,12 @@ func (l *Log) Append(ctx context.Context, e Entry) (Appended, error) {
 		return Appended{}, ErrOverloaded // before the work below
 	}
 	// All that does not depend on the place in the log is done here, so that the one committer has little to do.
-	prepared, err := l.cfg.Folder.Prepare(e.Payload)
-	if err != nil {
-		return Appended{}, fmt.Errorf("ledger: prepare: %w", err)
+	prepared := e.Prepared
+	if prepared == nil {
+		var err error
+		if prepared, err = l.cfg.Folder.Prepare(e.Payload); err != nil {
+			return Appended{}, fmt.Errorf("ledger: prepare: %w", err)
+		}
 	}
 	terms, err := termsOf(l.cfg.Folder, prepared)
 	if err != nil {

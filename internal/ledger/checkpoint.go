@@ -74,8 +74,13 @@ type signed struct {
 	raw  []byte
 }
 
-// Checkpoint returns a checkpoint of at least minSize entries, signing one if the last does not go that far. Those who ask
-// at the same time share one signature. No checkpoint is returned that the guard does not have.
+// spacing is how long after a checkpoint another one may be signed on demand: each costs a signature and two durable
+// writes, which those who ask at about the same time share.
+const spacing = 50 * time.Millisecond
+
+// Checkpoint returns a checkpoint of at least minSize entries, signing one if the last does not go that far: at once, or
+// 50 ms after the last. Those who ask meanwhile share it. No checkpoint is returned that the guard
+// does not have.
 func (l *Log) Checkpoint(ctx context.Context, minSize uint64) ([]byte, error) {
 	if c := l.latest.Load(); c != nil && c.size >= minSize {
 		return bytes.Clone(c.raw), nil
@@ -89,11 +94,18 @@ func (l *Log) Checkpoint(ctx context.Context, minSize uint64) ([]byte, error) {
 	if c := l.latest.Load(); c != nil && c.size >= minSize {
 		return bytes.Clone(c.raw), nil
 	}
-	head := l.head.Load()
-	if head.Size < minSize {
-		return nil, fmt.Errorf("%w: checkpoint of %d entries, there are %d", ErrNotFound, minSize, head.Size)
+	if size := l.Size(); size < minSize {
+		return nil, fmt.Errorf("%w: checkpoint of %d entries, there are %d", ErrNotFound, minSize, size)
 	}
-	c, err := l.signHead(ctx, head)
+	if rest := min(spacing, l.cfg.CheckpointInterval) - time.Since(l.signed); rest > 0 {
+		select {
+		case <-time.After(rest):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	c, err := l.signHead(ctx, l.head.Load())
+	l.signed = time.Now()
 	l.setUnsigned(err)
 	if err != nil {
 		return nil, err

@@ -138,6 +138,9 @@ type Entry struct {
 	KeyID   string    // the key to seal under, 1 to MaxKeyID bytes
 	Payload []byte    // at most MaxPayload bytes
 	Expect  []Version // preconditions, checked in the order of the log
+	// Prepared is what Folder.Prepare makes of Payload, for a writer that has it already; nil: Prepare is called. A writer
+	// that gives another value writes a state that Verify will not find in the log.
+	Prepared any
 }
 
 // Version says what version a key of the state must have; 0 means that it must be absent.
@@ -214,6 +217,7 @@ type Log struct {
 	head   atomic.Pointer[Head]   // as committed
 	latest atomic.Pointer[signed] // last published checkpoint, nil before the first
 	sign   chan struct{}          // holds one token; who takes it may sign
+	signed time.Time              // when that was done last; of the holder of sign
 	guard  []byte                 // what the guard was last seen to hold; of the holder of sign
 	tail   tail                   // entries that the index may not have yet
 	index  sync.Mutex             // held by who writes the index

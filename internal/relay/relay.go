@@ -43,7 +43,7 @@ var (
 
 // The defaults of Config.
 const (
-	DefaultQueue        = 64
+	DefaultQueue        = DefaultPending
 	DefaultPending      = 1024
 	DefaultHelloTimeout = 10 * time.Second
 )
