@@ -189,7 +189,7 @@ func DecodeEvent(payload []byte) (Event, error) {
 	if e.Version != EventVersion {
 		return Event{}, fmt.Errorf("%w: event version %d", ErrMalformed, e.Version)
 	}
-	if err := e.checkKind(); err != nil {
+	if err := e.Check(); err != nil {
 		return Event{}, err
 	}
 	return e, nil
@@ -197,7 +197,8 @@ func DecodeEvent(payload []byte) (Event, error) {
 
 var errKind = errors.New("kind and member of the event disagree")
 
-func (e Event) checkKind() error {
+// Check refuses an event unless exactly the member of its kind is set.
+func (e Event) Check() error {
 	set := map[Kind]bool{
 		KindBrokerKeys:         e.BrokerKeys != nil,
 		KindPolicyActivated:    e.PolicyActivated != nil,
