@@ -12,6 +12,7 @@
 //	keys                                              the last BROKER_KEYS event, and where it is
 //	policy                                            what the last POLICY_ACTIVATED event said
 //	org/<oin>                                         the partner
+//	issuer/<iss>                                      the organisation whose people the issuer signs for
 //	statement/<oin>                                   its key statement
 //	budget/<oin>                                      pseudonyms made today
 //	orgevidence/<oin>/<id>                            evidence outside cases, of the organisation that recorded it
@@ -20,8 +21,10 @@
 //	member/<oin>/<order>/<case>                       cases by participant, newest first
 //	identity/<case>/<oin>/<domain>                    the person's identity, sealed to that participant
 //	grant/<case>/<grant>                              the grant
-//	granted/<grant>                                   its case
+//	granted/<grant>                                   its case, put by the entry that created it
 //	evidence/<case>/<id>                              the evidence
+//	recorded/evidence/<case>/<id>, recorded/orgevidence/<oin>/<id>
+//	                                                  nothing, put by the entry that recorded the evidence
 //	request/<oin>/<request>                           a disclosure: its decision and its outcome
 //	open/<index>                                      a permit whose outcome is not known yet
 //
@@ -43,8 +46,24 @@ import (
 // ErrStale means that a permit's grants or evidence had run out by the time it was to be written: decide again.
 var ErrStale = errors.New("casefile: decision is no longer valid")
 
+// errEnded refuses to end what has ended: when and how it did is not to change. Whoever tries has read the state before that.
+var errEnded = fmt.Errorf("casefile: ended before: %w", disclosure.ReasonContention)
+
 // Folder gives the events their meaning. It implements ledger.Folder and has no state of its own.
 type Folder struct{}
+
+// Encode checks an event and returns its payload, and what Prepare would make of that, to spare the writer the decoding. The event must
+// not be modified afterwards.
+func (Folder) Encode(e *disclosure.Event) (payload []byte, prepared any, err error) {
+	if err := e.Check(); err != nil {
+		return nil, nil, err
+	}
+	if err := check(e); err != nil {
+		return nil, nil, err
+	}
+	payload, err = e.Encode()
+	return payload, e, err
+}
 
 // Prepare decodes and checks an event.
 func (Folder) Prepare(payload []byte) (any, error) {
@@ -52,7 +71,42 @@ func (Folder) Prepare(payload []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := check(&event); err != nil {
+		return nil, err
+	}
 	return &event, nil
+}
+
+// check refuses an event whose parts disagree in a way that would put what it says under the wrong key.
+func check(e *disclosure.Event) error {
+	ok := true
+	switch e.Kind {
+	case disclosure.KindPseudonymsMade:
+		_, err := time.Parse(time.DateOnly, e.PseudonymsMade.Day)
+		ok = err == nil && e.PseudonymsMade.Count > 0
+	case disclosure.KindCaseOpened:
+		ok = e.Case != "" && e.CaseOpened.ID == e.Case
+	case disclosure.KindPhaseChanged, disclosure.KindParticipantAdded, disclosure.KindParticipantRemoved,
+		disclosure.KindCaseClosed, disclosure.KindGrantRevoked:
+		ok = e.Case != ""
+	case disclosure.KindGrantCreated:
+		ok = e.Case != "" && e.GrantCreated.Case == e.Case
+	case disclosure.KindEvidenceRecorded:
+		ok = e.EvidenceRecorded.Case == e.Case && e.EvidenceRecorded.RecordedFor == e.By
+	case disclosure.KindDecisionMade:
+		effect := e.DecisionMade.Decision.Effect
+		ok = effect == disclosure.Permit || effect == disclosure.Deny
+	case disclosure.KindOutcomeRecorded:
+		ok = slices.Contains([]disclosure.Outcome{
+			disclosure.Disclosed, disclosure.Refused, disclosure.Failed, disclosure.Abandoned, disclosure.Dropped,
+		}, e.OutcomeRecorded.Outcome)
+	case disclosure.KindBrokerKeys, disclosure.KindPolicyActivated, disclosure.KindPartnerAdded, disclosure.KindStatementPublished,
+		disclosure.KindEvidenceWithdrawn, disclosure.KindLogRead, disclosure.KindExplained:
+	}
+	if !ok {
+		return fmt.Errorf("%w: event: %s disagrees with itself", disclosure.ErrMalformed, e.Kind)
+	}
+	return nil
 }
 
 // Known is something of the directory or a case with the place of the entry that put it.
@@ -103,7 +157,7 @@ func (Folder) Fold(st ledger.State, index uint64, t time.Time, prepared any) err
 	case disclosure.KindPolicyActivated:
 		return f.put("policy", e.PolicyActivated)
 	case disclosure.KindPartnerAdded:
-		return f.put(organisationKey(e.PartnerAdded.OIN), e.PartnerAdded)
+		return f.partnerAdded(e.PartnerAdded)
 	case disclosure.KindStatementPublished:
 		return f.put(statementKey(e.By.OIN), e.StatementPublished)
 	case disclosure.KindPseudonymsMade:
@@ -186,12 +240,32 @@ func (f fold) absent(key string) error {
 	return nil
 }
 
+// partnerAdded puts or changes a partner. An issuer signs for one organisation only.
+func (f fold) partnerAdded(added *disclosure.Partner) error {
+	before, err := get[disclosure.Partner](f, organisationKey(added.OIN))
+	if err != nil && !errors.Is(err, disclosure.ReasonNotFound) {
+		return err
+	}
+	if before.Issuer != "" {
+		f.st.Delete(issuerKey(before.Issuer))
+	}
+	if added.Issuer != "" {
+		if err := f.absent(issuerKey(added.Issuer)); err != nil {
+			return err
+		}
+		f.st.Put(issuerKey(added.Issuer), []byte(added.OIN))
+	}
+	return f.put(organisationKey(added.OIN), added)
+}
+
 func (f fold) pseudonymsMade(made *disclosure.PseudonymsMade) error {
 	spent, err := get[budget](f, budgetKey(f.event.By.OIN))
 	if err != nil && !errors.Is(err, disclosure.ReasonNotFound) {
 		return err
 	}
-	if spent.Day != made.Day {
+	// Days only go on, as the ledger's time does. An entry that was made just before midnight and comes after one of the next day counts
+	// for that day; otherwise two that take turns would renew the budget each time.
+	if made.Day > spent.Day {
 		spent = budget{Day: made.Day}
 	}
 	keys, err := get[Known[disclosure.BrokerKeys]](f, "keys")
@@ -209,7 +283,7 @@ func (f fold) caseOpened(opened *disclosure.Case) error {
 		return err
 	}
 	c := *opened
-	c.OpenedAt = f.time
+	c.OpenedAt, c.Participants = f.time, slices.Clone(opened.Participants) // the event stays as it is
 	for i := range c.Participants {
 		c.Participants[i].JoinedAt = f.time
 	}
@@ -281,6 +355,9 @@ func (f fold) grantRevoked(id disclosure.GrantID) error {
 	if err != nil {
 		return err
 	}
+	if grant.RevokedAt != nil {
+		return errEnded
+	}
 	if err := f.changeCase(func(*disclosure.Case) {}); err != nil {
 		return err
 	}
@@ -296,6 +373,7 @@ func (f fold) evidenceRecorded(evidence *disclosure.Evidence) error {
 	if err := f.touch(evidence.RecordedFor.OIN); err != nil {
 		return err
 	}
+	f.st.Put(recordedKey(key), nil)
 	return f.put(key, evidence)
 }
 
@@ -304,6 +382,9 @@ func (f fold) evidenceWithdrawn(id disclosure.EvidenceID) error {
 	evidence, err := get[disclosure.Evidence](f, key)
 	if err != nil {
 		return err
+	}
+	if evidence.WithdrawnAt != nil {
+		return errEnded
 	}
 	if err := f.touch(f.event.By.OIN); err != nil {
 		return err
@@ -360,11 +441,14 @@ func (f fold) decisionMade(made *disclosure.DecisionMade) error {
 }
 
 func (f fold) outcomeRecorded(recorded *disclosure.OutcomeRecorded) error {
+	if recorded.Outcome == disclosure.Dropped {
+		return nil // says that a late answer was thrown away; how the disclosure ended is another entry, before or after this one
+	}
 	unfinished, err := get[Unfinished](f, openKey(recorded.DecisionIndex))
-	switch {
-	case errors.Is(err, disclosure.ReasonNotFound) && recorded.Outcome == disclosure.Dropped:
-		return nil // the outcome was recorded already; this says that a late answer was thrown away
-	case err != nil:
+	if errors.Is(err, disclosure.ReasonNotFound) {
+		return errEnded
+	}
+	if err != nil {
 		return err
 	}
 	key := requestKey(unfinished.Requester.OIN, unfinished.Request)
@@ -388,6 +472,7 @@ func organisations(c disclosure.Case) []disclosure.OIN {
 }
 
 func organisationKey(oin disclosure.OIN) string  { return "org/" + string(oin) }
+func issuerKey(iss string) string                { return "issuer/" + iss }
 func statementKey(oin disclosure.OIN) string     { return "statement/" + string(oin) }
 func budgetKey(oin disclosure.OIN) string        { return "budget/" + string(oin) }
 func caseKey(id disclosure.CaseID) string        { return "case/" + string(id) }
@@ -395,6 +480,7 @@ func openedKey(id disclosure.CaseID) string      { return "opened/" + string(id)
 func evidencePrefix(id disclosure.CaseID) string { return "evidence/" + string(id) + "/" }
 func grantPrefix(id disclosure.CaseID) string    { return "grant/" + string(id) + "/" }
 func grantedKey(id disclosure.GrantID) string    { return "granted/" + string(id) }
+func recordedKey(evidence string) string         { return "recorded/" + evidence }
 func memberPrefix(oin disclosure.OIN) string     { return "member/" + string(oin) + "/" }
 func openKey(index uint64) string                { return fmt.Sprintf("open/%016x", index) }
 

@@ -1,6 +1,8 @@
 package casefile
 
 import (
+	"slices"
+
 	"sluis/internal/disclosure"
 )
 
@@ -40,10 +42,10 @@ func (Folder) Terms(prepared any) []string {
 	return t.list
 }
 
-// Query returns the terms of a search. An officer sees what his own organisation had a part in, so org is always among them.
+// Query returns the terms of a search. An officer sees what his own organisation had a part in, so org is always among them, even one
+// that is empty, which finds nothing.
 func Query(org disclosure.OIN, q disclosure.EntryQuery) []string {
-	t := terms{}
-	t.add("org", string(org))
+	t := terms{list: []string{"org=" + string(org)}}
 	t.add("kind", string(q.Kind))
 	t.add("case", string(q.Case))
 	t.add("subject", string(q.Subject))
@@ -56,12 +58,7 @@ func Query(org disclosure.OIN, q disclosure.EntryQuery) []string {
 
 // Concerns reports whether an organisation had a part in an event: it acted, asked or was asked, or takes part by it.
 func Concerns(e disclosure.Event, org disclosure.OIN) bool {
-	for _, term := range (Folder{}).Terms(&e) {
-		if term == "org="+string(org) {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(Folder{}.Terms(&e), "org="+string(org))
 }
 
 type terms struct {

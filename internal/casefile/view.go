@@ -24,6 +24,8 @@ type View struct {
 	state Reader
 	files *cache[disclosure.CaseID, *file]
 	orgs  *cache[disclosure.OIN, *organisation]
+
+	statements *cache[disclosure.OIN, statement]
 }
 
 // cached is how many cases, and organisations, are kept decoded.
@@ -35,6 +37,8 @@ func NewView(state Reader) *View {
 		state: state,
 		files: newCache[disclosure.CaseID, *file](cached),
 		orgs:  newCache[disclosure.OIN, *organisation](cached),
+
+		statements: newCache[disclosure.OIN, statement](cached),
 	}
 }
 
@@ -50,18 +54,31 @@ func read[T any](ctx context.Context, v *View, key string) (T, uint64, error) {
 	return value, version, decode(encoded, &value)
 }
 
-// page reads at most limit values under prefix, after the key with that suffix, and the suffix to go on from ("" when there are no more).
-func page[T any](ctx context.Context, v *View, prefix, after string, limit int) (values []T, next string, err error) {
+// maxPage is the most that a page holds, whatever was asked for.
+const maxPage = 1000
+
+// scan reads a page of at most limit items (at least 1, at most maxPage) under prefix, after the key with that suffix, and the suffix to go
+// on from ("" when there are no more).
+func (v *View) scan(ctx context.Context, prefix, after string, limit int) (items []ledger.Item, next string, err error) {
 	if after != "" {
 		after = prefix + after
 	}
-	items, err := v.state.Scan(ctx, prefix, after, limit+1)
-	if err != nil {
+	limit = min(max(limit, 1), maxPage)
+	if items, err = v.state.Scan(ctx, prefix, after, limit+1); err != nil {
 		return nil, "", err
 	}
 	if len(items) > limit {
 		items = items[:limit]
 		next = strings.TrimPrefix(items[limit-1].Key, prefix)
+	}
+	return items, next, nil
+}
+
+// page is scan with the values decoded.
+func page[T any](ctx context.Context, v *View, prefix, after string, limit int) (values []T, next string, err error) {
+	items, next, err := v.scan(ctx, prefix, after, limit)
+	if err != nil {
+		return nil, "", err
 	}
 	for _, item := range items {
 		var value T
@@ -94,13 +111,25 @@ func (v *View) Partner(ctx context.Context, oin disclosure.OIN) (*disclosure.Par
 	return &org.partner, nil
 }
 
+// Issuer returns the organisation whose people an issuer signs for. What it returns must not be modified.
+func (v *View) Issuer(ctx context.Context, iss string) (*disclosure.Partner, error) {
+	oin, _, ok, err := v.state.Get(ctx, issuerKey(iss))
+	switch {
+	case err != nil:
+		return nil, err
+	case !ok:
+		return nil, fmt.Errorf("casefile: %w", disclosure.ReasonNotFound)
+	}
+	return v.Partner(ctx, disclosure.OIN(oin))
+}
+
 // Organisation returns an organisation with its key statement, if it published one.
 func (v *View) Organisation(ctx context.Context, oin disclosure.OIN) (disclosure.Organisation, error) {
 	partner, err := v.Partner(ctx, oin)
 	if err != nil {
 		return disclosure.Organisation{}, err
 	}
-	statement, err := v.Statement(ctx, oin)
+	statement, _, err := v.Statement(ctx, oin)
 	if err != nil && !errors.Is(err, disclosure.ReasonNotFound) {
 		return disclosure.Organisation{}, err
 	}
@@ -123,19 +152,40 @@ func (v *View) Organisations(ctx context.Context, after string, limit int) (list
 	return list, next, nil
 }
 
-// Statement returns an organisation's key statement.
-func (v *View) Statement(ctx context.Context, oin disclosure.OIN) (disclosure.StatementPublished, error) {
-	statement, _, err := read[disclosure.StatementPublished](ctx, v, statementKey(oin))
-	return statement, err
+// Statement returns an organisation's key statement, and its version.
+func (v *View) Statement(ctx context.Context, oin disclosure.OIN) (disclosure.StatementPublished, ledger.Version, error) {
+	key := statementKey(oin)
+	encoded, version, ok, err := v.state.Get(ctx, key)
+	at := ledger.Version{Key: key, Version: version}
+	switch {
+	case err != nil:
+		return disclosure.StatementPublished{}, at, err
+	case !ok:
+		return disclosure.StatementPublished{}, at, fmt.Errorf("casefile: %w", disclosure.ReasonNotFound)
+	}
+	if known, ok := v.statements.get(oin); ok && known.version == version {
+		return known.published, at, nil
+	}
+	known := statement{version: version}
+	if err := decode(encoded, &known.published); err != nil {
+		return disclosure.StatementPublished{}, at, err
+	}
+	v.statements.put(oin, known)
+	return known.published, at, nil
 }
 
-// Budget returns how many pseudonyms an organisation had made on a day (UTC, YYYY-MM-DD).
+// Budget returns how many pseudonyms an organisation had made on a day (UTC, YYYY-MM-DD), or on a later one if there were.
 func (v *View) Budget(ctx context.Context, oin disclosure.OIN, day string) (int, error) {
 	spent, _, err := read[budget](ctx, v, budgetKey(oin))
-	if errors.Is(err, disclosure.ReasonNotFound) || spent.Day != day {
+	switch {
+	case errors.Is(err, disclosure.ReasonNotFound):
+		return 0, nil
+	case err != nil:
+		return 0, err
+	case day > spent.Day:
 		return 0, nil
 	}
-	return spent.Count, err
+	return spent.Count, nil
 }
 
 // Case returns a case and its version.
@@ -154,11 +204,11 @@ func (v *View) GrantedAt(ctx context.Context, id disclosure.GrantID) (uint64, er
 	return v.putAt(ctx, grantedKey(id))
 }
 
-// EvidenceAt returns the entry that recorded a piece of evidence or, once it is withdrawn, that withdrew it.
+// EvidenceAt returns the entry that recorded a piece of evidence.
 func (v *View) EvidenceAt(
 	ctx context.Context, c disclosure.CaseID, recorder disclosure.OIN, id disclosure.EvidenceID,
 ) (uint64, error) {
-	return v.putAt(ctx, evidenceListPrefix(c, recorder)+string(id))
+	return v.putAt(ctx, recordedKey(evidenceListPrefix(c, recorder)+string(id)))
 }
 
 // putAt returns the entry that last put a key.
@@ -173,22 +223,11 @@ func (v *View) putAt(ctx context.Context, key string) (uint64, error) {
 	return version - 1, nil
 }
 
-// NoCase is the version of a case that does not exist.
-func NoCase(id disclosure.CaseID) ledger.Version { return ledger.Version{Key: caseKey(id)} }
-
 // Cases lists the cases in which an organisation takes part, newest first.
 func (v *View) Cases(ctx context.Context, oin disclosure.OIN, after string, limit int) (list []disclosure.Case, next string, err error) {
-	prefix := memberPrefix(oin)
-	if after != "" {
-		after = prefix + after
-	}
-	items, err := v.state.Scan(ctx, prefix, after, limit+1)
+	items, next, err := v.scan(ctx, memberPrefix(oin), after, limit)
 	if err != nil {
 		return nil, "", err
-	}
-	if len(items) > limit {
-		items = items[:limit]
-		next = strings.TrimPrefix(items[limit-1].Key, prefix)
 	}
 	for _, item := range items {
 		c, _, err := v.Case(ctx, disclosure.CaseID(item.Value))
@@ -287,23 +326,35 @@ func (v *View) Identity(ctx context.Context, c disclosure.CaseID, p disclosure.P
 
 // Facts is what a decision is made from, and the versions on which it depends.
 type Facts struct {
-	Case     *disclosure.Case // nil outside a case; must not be modified
+	Case     *disclosure.Case // nil outside a case, and if the recipient takes no part in it; must not be modified
 	Grants   []disclosure.Grant
 	Evidence []disclosure.Evidence
 	Expect   []ledger.Version
 }
 
 // Facts reads what concerns a request between two parties: the case, its grants from source to recipient, its evidence, and the evidence
-// that either organisation recorded outside cases. More than MaxConsidered grants or pieces of evidence are refused with
-// ReasonOverloaded rather than cut.
-func (v *View) Facts(ctx context.Context, id disclosure.CaseID, source, recipient disclosure.Party) (Facts, error) {
+// that either organisation recorded outside cases, about itself or about the data subject, who outside a case is the subject given. More
+// than MaxConsidered grants or pieces of evidence are refused with ReasonOverloaded rather than cut.
+//
+// Of a case in which the recipient takes no part there are no facts, as if it did not exist: they would become part of the decision, of
+// which the recipient is given the receipt.
+func (v *View) Facts(
+	ctx context.Context, id disclosure.CaseID, subject disclosure.Pseudonym, source, recipient disclosure.Party,
+) (Facts, error) {
 	var facts Facts
 	if id != "" {
 		f, err := v.file(ctx, id)
-		if err != nil {
+		if err != nil && !errors.Is(err, disclosure.ReasonNotFound) {
 			return Facts{}, err
 		}
-		facts.Case = &f.theCase
+		if err != nil || !f.theCase.Has(recipient) {
+			version := ledger.Version{Key: caseKey(id)}
+			if f != nil {
+				version.Version = f.version
+			}
+			return Facts{Expect: []ledger.Version{version}}, nil
+		}
+		facts.Case, subject = &f.theCase, f.theCase.Subject
 		facts.Grants = f.grants[flow{source, recipient}]
 		facts.Evidence = slices.Clone(f.evidence)
 		facts.Expect = append(facts.Expect, ledger.Version{Key: caseKey(id), Version: f.version})
@@ -313,7 +364,10 @@ func (v *View) Facts(ctx context.Context, id disclosure.CaseID, source, recipien
 		if err != nil {
 			return Facts{}, err
 		}
-		facts.Evidence = append(facts.Evidence, org.evidence...)
+		facts.Evidence = append(facts.Evidence, org.evidence[""]...)
+		if subject != "" {
+			facts.Evidence = append(facts.Evidence, org.evidence[subject]...)
+		}
 		facts.Expect = append(facts.Expect, ledger.Version{Key: organisationKey(oin), Version: org.version})
 	}
 	if len(facts.Grants) > disclosure.MaxConsidered || len(facts.Evidence) > disclosure.MaxConsidered {
@@ -376,11 +430,17 @@ func (v *View) file(ctx context.Context, id disclosure.CaseID) (*file, error) {
 	}
 }
 
+// statement is a key statement, decoded; it holds for one version.
+type statement struct {
+	version   uint64
+	published disclosure.StatementPublished
+}
+
 // organisation is a partner, decoded, with its evidence outside cases; it holds for one version of the partner.
 type organisation struct {
 	version  uint64
 	partner  disclosure.Partner
-	evidence []disclosure.Evidence
+	evidence map[disclosure.Pseudonym][]disclosure.Evidence // by data subject; under "" what is about an organisation
 }
 
 func (v *View) organisation(ctx context.Context, oin disclosure.OIN) (*organisation, error) {
@@ -395,12 +455,16 @@ func (v *View) organisation(ctx context.Context, oin disclosure.OIN) (*organisat
 		if org, ok := v.orgs.get(oin); ok && org.version == version {
 			return org, nil
 		}
-		org := &organisation{version: version}
+		org := &organisation{version: version, evidence: map[disclosure.Pseudonym][]disclosure.Evidence{}}
 		if err := decode(encoded, &org.partner); err != nil {
 			return nil, err
 		}
-		if org.evidence, err = all[disclosure.Evidence](ctx, v, organisationEvidencePrefix(oin)); err != nil {
+		recorded, err := all[disclosure.Evidence](ctx, v, organisationEvidencePrefix(oin))
+		if err != nil {
 			return nil, err
+		}
+		for _, evidence := range recorded {
+			org.evidence[evidence.Subject] = append(org.evidence[evidence.Subject], evidence)
 		}
 		if same, err := v.same(ctx, organisationKey(oin), version); err != nil {
 			return nil, err
