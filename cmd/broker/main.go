@@ -20,7 +20,7 @@ import (
 )
 
 // version is set by the linker.
-var version = "development" //nolint:gochecknoglobals // the linker can set nothing else
+var version = "development"
 
 // The exit statuses beside 0.
 const (

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"sluis/internal/config"
 	"sluis/internal/disclosure"
 	"sluis/internal/envelope"
+	"sluis/internal/identity"
 	"sluis/internal/keys"
 	"sluis/internal/ledger"
 	"sluis/internal/ledger/boltstore"
@@ -69,7 +71,7 @@ func openFiles(cfg *config.Broker, readOnly bool) (_ *files, err error) {
 	if f.keyring, err = keys.OpenKeyring(keys.KeyringConfig{Path: keyringPath(cfg), KEK: kek}); err != nil {
 		return nil, err
 	}
-	bolt := boltstore.Config{MinFree: uint64(cfg.MinFree), ReadOnly: readOnly} //nolint:gosec // validated to be positive
+	bolt := boltstore.Config{MinFree: uint64(cfg.MinFree), ReadOnly: readOnly}
 	if f.store, err = boltstore.Open(ledgerPath(cfg), bolt); err != nil {
 		return nil, err
 	}
@@ -121,6 +123,9 @@ func newBroker(ctx context.Context, cfg *config.Broker, f *files, relay broker.R
 	if err != nil {
 		return nil, nil, fmt.Errorf("pseudonym key: %w", err)
 	}
+	if err := checkCertificate(cfg); err != nil {
+		return nil, nil, err
+	}
 	roots, err := loadRoots(cfg.TLS.CA)
 	if err != nil {
 		return nil, nil, err
@@ -148,7 +153,7 @@ func newBroker(ctx context.Context, cfg *config.Broker, f *files, relay broker.R
 		VerifyStatement: func(signed []byte, now time.Time) (broker.Statement, error) {
 			s, err := statements.Verify(signed, now)
 			return broker.Statement{
-				Organisation: disclosure.OIN(s.Organisation), SigningKey: ed25519.PublicKey(s.SigningKey), NotAfter: s.NotAfter,
+				Organisation: disclosure.OIN(s.Organisation), SigningKey: s.SigningKey, NotAfter: s.NotAfter,
 			}, err
 		},
 		SourceTimeout: cfg.SourceTimeout.Std(), Logger: logger,
@@ -156,8 +161,24 @@ func newBroker(ctx context.Context, cfg *config.Broker, f *files, relay broker.R
 	return b, engine, nil
 }
 
+// checkCertificate refuses an OIN that is not that of the certificate: it would be published, and agents would believe neither.
+func checkCertificate(cfg *config.Broker) error {
+	certificate, err := tls.LoadX509KeyPair(cfg.TLS.Cert, cfg.TLS.Key)
+	if err != nil {
+		return fmt.Errorf("certificate: %w", err)
+	}
+	organisation, err := identity.OrganisationOf(certificate.Leaf)
+	if err != nil {
+		return fmt.Errorf("certificate %s: %w", cfg.TLS.Cert, err)
+	}
+	if organisation.OIN != disclosure.OIN(cfg.OIN) {
+		return fmt.Errorf("%w: oin is not that of the certificate, %s", config.ErrInvalid, organisation.OIN)
+	}
+	return nil
+}
+
 func loadRoots(path string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(path) //nolint:gosec // the operator's own configuration names it
+	pem, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("authorities: %w", err)
 	}

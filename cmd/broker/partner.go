@@ -80,7 +80,7 @@ func newPartner(oin, name string, domains []string, issuer, jwks string) (disclo
 	if jwks == "" {
 		return partner, nil
 	}
-	keys, err := os.ReadFile(jwks) //nolint:gosec // the operator names it
+	keys, err := os.ReadFile(jwks)
 	if err != nil {
 		return disclosure.Partner{}, err
 	}

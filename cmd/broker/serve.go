@@ -122,7 +122,7 @@ func inTurn(ctx context.Context, group *errgroup.Group, parts ...func(context.Co
 	for _, run := range parts {
 		partCtx := until
 		var ended context.CancelFunc
-		until, ended = context.WithCancel(context.WithoutCancel(ctx))
+		until, ended = context.WithCancel(context.WithoutCancel(ctx)) //nolint:fatcontext // of ctx, not of the one before: nothing nests
 		group.Go(func() error {
 			defer ended()
 			return run(partCtx)
@@ -153,7 +153,7 @@ func (i *issuers) lookup(iss string) (identity.IssuerKeys, bool) {
 			return issuer.keys, true
 		}
 	}
-	set, err := identity.ParseJWKS(json.RawMessage(partner.JWKS))
+	set, err := identity.ParseJWKS(partner.JWKS)
 	if err != nil {
 		return identity.IssuerKeys{}, false
 	}

@@ -37,7 +37,7 @@ func (a *answers) put(key flightKey, d disclosure.Disclosure, now time.Time) {
 	kept := &answer{key: key, d: d, expires: now.Add(a.term)}
 	a.kept[key] = kept
 	a.order = append(a.order, kept)
-	a.bytes += len(d.Answer)
+	a.bytes += size(d)
 	a.dropLocked(now)
 }
 
@@ -51,13 +51,23 @@ func (a *answers) get(key flightKey, now time.Time) (disclosure.Disclosure, bool
 	return kept.d, true
 }
 
+// size is what a kept disclosure takes of the memory, nearly: its papers may well be larger than its answer.
+func size(d disclosure.Disclosure) int {
+	const rest = 4 << 10
+	n := rest + len(d.Answer) + len(d.Permit.Payload) + len(d.Manifest.Payload) + len(d.SourceStatement) + len(d.DecisionReceipt.Payload)
+	if d.OutcomeReceipt != nil {
+		n += len(d.OutcomeReceipt.Payload)
+	}
+	return n
+}
+
 // dropLocked drops what has expired or no longer fits. The caller holds mu.
 func (a *answers) dropLocked(now time.Time) {
 	for len(a.order) > 0 && (a.bytes > a.max || !now.Before(a.order[0].expires)) {
 		oldest := a.order[0]
 		a.order[0] = nil
 		a.order = a.order[1:]
-		a.bytes -= len(oldest.d.Answer)
+		a.bytes -= size(oldest.d)
 		if a.kept[oldest.key] == oldest {
 			delete(a.kept, oldest.key)
 		}
@@ -65,16 +75,16 @@ func (a *answers) dropLocked(now time.Time) {
 }
 
 // sweep drops expired answers until ctx ends.
-func (a *answers) sweep(ctx context.Context) error {
+func (a *answers) sweep(ctx context.Context, now func() time.Time) {
 	ticker := time.NewTicker(a.term / 10)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
-		case now := <-ticker.C:
+			return
+		case <-ticker.C:
 			a.mu.Lock()
-			a.dropLocked(now)
+			a.dropLocked(now())
 			a.mu.Unlock()
 		}
 	}

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -51,6 +52,9 @@ func (b *Broker) Search(
 	}
 	for _, index := range found {
 		written, _, err := b.read(ctx, index)
+		if errors.Is(err, ledger.ErrErased) {
+			continue // its case was erased since it was found
+		}
 		if err != nil {
 			return nil, 0, err
 		}
@@ -63,7 +67,7 @@ func (b *Broker) mayAudit(c disclosure.Caller, reason string) error {
 	if !c.Is(disclosure.RolePrivacyOfficer) {
 		return fmt.Errorf("audit: %w", disclosure.ReasonRoleNotAllowed)
 	}
-	return checkText("reason", reason, 10)
+	return checkReason(reason, 10)
 }
 
 func (b *Broker) recordLookUp(ctx context.Context, c disclosure.Caller, what string, terms []string, reason string) error {

@@ -20,8 +20,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"sluis/internal/casefile"
 	"sluis/internal/disclosure"
 	"sluis/internal/ledger"
@@ -77,7 +75,7 @@ type Config struct {
 	SourceTimeout time.Duration
 	// AnswerTerm is how long a sealed answer is kept, in memory only, for a retry; default 10 minutes.
 	AnswerTerm time.Duration
-	// MaxAnswers bounds the bytes of the answers kept; default 256 MiB.
+	// MaxAnswers bounds the bytes of the answers kept, with their receipts; default 256 MiB.
 	MaxAnswers int
 	Now        func() time.Time // default time.Now
 	Logger     *slog.Logger     // default discards
@@ -93,10 +91,11 @@ type Broker struct {
 	created sync.Map // key ids that are known to exist
 
 	mu      sync.Mutex
+	serving bool                  // between the two ends of Run; guarded by mu
 	flights map[flightKey]*flight // disclosures under way; guarded by mu
 	late    chan lateAnswer
-	ready   chan struct{} // closed by Run when what was left open is closed and the keys are published
-	running sync.WaitGroup
+	ready   chan struct{}  // closed by Run when what was left open is closed and the keys are published
+	running sync.WaitGroup // the flights; added to under mu, while serving
 }
 
 // New returns a Broker. It starts nothing; see Run.
@@ -127,18 +126,30 @@ func New(cfg Config) *Broker {
 }
 
 // Run publishes the broker's keys and policy in the ledger, closes the disclosures that an earlier process left open, and then serves until
-// ctx ends. It returns when no disclosure is under way any more. The ledger must be running.
+// ctx ends. Before and after that disclosures are refused. It returns when no disclosure is under way any more. The ledger must be running
+// all the while.
 func (b *Broker) Run(ctx context.Context) error {
 	if err := b.prepare(ctx); err != nil {
 		return fmt.Errorf("broker: start: %w", err)
 	}
+	b.serve(true)
 	close(b.ready)
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return b.recordLate(ctx) })
-	group.Go(func() error { return b.answers.sweep(ctx) })
-	err := group.Wait()
+	landed := make(chan struct{})
+	var group sync.WaitGroup
+	group.Go(func() { b.recordLate(context.WithoutCancel(ctx), landed) })
+	group.Go(func() { b.answers.sweep(ctx, b.now) })
+	<-ctx.Done()
+	b.serve(false)
 	b.running.Wait()
-	return err
+	close(landed)
+	group.Wait()
+	return nil
+}
+
+func (b *Broker) serve(serving bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.serving = serving
 }
 
 // Ready is closed when Run has prepared the ledger and the broker can be called.
@@ -161,7 +172,7 @@ func (b *Broker) prepare(ctx context.Context) error {
 	if err := b.activatePolicy(ctx); err != nil {
 		return err
 	}
-	return b.abandon(ctx)
+	return b.abandonAll(ctx)
 }
 
 // attempts is how often a use case reads again and tries again when the ledger says that what it read has changed.
@@ -169,15 +180,18 @@ const attempts = 8
 
 // append writes an event. A nil error means that it is durable.
 func (b *Broker) append(ctx context.Context, e disclosure.Event, expect ...ledger.Version) (disclosure.Receipt, error) {
-	payload, err := e.Encode()
+	payload, prepared, err := casefile.Folder{}.Encode(&e)
 	if err != nil {
 		return disclosure.Receipt{}, fmt.Errorf("broker: encode event: %w", err)
 	}
+	if len(payload) > ledger.MaxPayload {
+		return disclosure.Receipt{}, fmt.Errorf("%w: more than fits in an entry", disclosure.ErrMalformed)
+	}
 	keyID := b.keyID(e)
 	if err := b.createKey(keyID); err != nil {
-		return disclosure.Receipt{}, fmt.Errorf("broker: %w: %w", disclosure.ReasonLedgerUnavailable, err)
+		return disclosure.Receipt{}, withReason(disclosure.ReasonLedgerUnavailable, refusal(err))
 	}
-	appended, err := b.cfg.Ledger.Append(ctx, ledger.Entry{KeyID: keyID, Payload: payload, Expect: expect})
+	appended, err := b.cfg.Ledger.Append(ctx, ledger.Entry{KeyID: keyID, Payload: payload, Expect: expect, Prepared: prepared})
 	if err != nil {
 		return disclosure.Receipt{}, refusal(err)
 	}
@@ -207,7 +221,7 @@ func (b *Broker) createKey(id string) error {
 
 // refusal gives the errors of the ledger their reason codes.
 func refusal(err error) error {
-	code := disclosure.ReasonInternal
+	var code disclosure.ReasonCode
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.As(err, &code):
 		return err
@@ -221,6 +235,14 @@ func refusal(err error) error {
 		return fmt.Errorf("%w: %w", disclosure.ReasonNotFound, err)
 	}
 	return err
+}
+
+// withReason gives an error a reason code, unless it has one.
+func withReason(code disclosure.ReasonCode, err error) error {
+	if _, ok := errors.AsType[disclosure.ReasonCode](err); ok {
+		return err
+	}
+	return fmt.Errorf("%w: %w", code, err)
 }
 
 // again reports whether a use case should read and try again after err.

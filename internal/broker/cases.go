@@ -208,7 +208,7 @@ func (b *Broker) ChangePhase(
 func (b *Broker) CloseCase(
 	ctx context.Context, c disclosure.Caller, id disclosure.CaseID, reason string,
 ) (disclosure.Case, disclosure.Receipt, error) {
-	if err := checkText("reason", reason, 1); err != nil {
+	if err := checkReason(reason, 1); err != nil {
 		return disclosure.Case{}, disclosure.Receipt{}, err
 	}
 	return b.changeCase(ctx, c, id, func(disclosure.Case) (disclosure.Event, error) {
@@ -216,9 +216,10 @@ func (b *Broker) CloseCase(
 	})
 }
 
-func checkText(what, text string, least int) error {
+// checkReason checks the words in which a person says why.
+func checkReason(text string, least int) error {
 	if n := utf8.RuneCountInString(text); n < least || n > disclosure.MaxText || !utf8.ValidString(text) {
-		return fmt.Errorf("%w: %s must be %d to %d characters", disclosure.ErrMalformed, what, least, disclosure.MaxText)
+		return fmt.Errorf("%w: reason must be %d to %d characters", disclosure.ErrMalformed, least, disclosure.MaxText)
 	}
 	return nil
 }

@@ -49,8 +49,9 @@ func (b *Broker) AddPartner(ctx context.Context, p disclosure.Partner) (disclosu
 	if _, err := disclosure.ParseOIN(string(p.OIN)); err != nil {
 		return disclosure.Receipt{}, err
 	}
-	if len(p.Domains) == 0 || len(p.Domains) > 20 || p.Name == "" || len(p.Name) > 200 {
-		return disclosure.Receipt{}, fmt.Errorf("%w: a partner has a name and 1 to 20 domains", disclosure.ErrMalformed)
+	if len(p.Domains) == 0 || len(p.Domains) > 20 || p.Name == "" || len(p.Name) > 200 || len(p.Issuer) > 500 {
+		return disclosure.Receipt{}, fmt.Errorf(
+			"%w: a partner has a name, 1 to 20 domains and an issuer of at most 500 characters", disclosure.ErrMalformed)
 	}
 	return b.append(ctx, disclosure.Event{
 		Kind: disclosure.KindPartnerAdded, By: disclosure.Party{OIN: b.cfg.OIN}, PartnerAdded: &p,
@@ -70,6 +71,11 @@ func (b *Broker) BrokerKeys(ctx context.Context) (disclosure.Receipt, error) {
 // Partner returns an organisation of the directory without its keys. What it returns must not be modified.
 func (b *Broker) Partner(ctx context.Context, oin disclosure.OIN) (*disclosure.Partner, error) {
 	return b.view.Partner(ctx, oin)
+}
+
+// Issuer returns the organisation whose people an issuer of tokens signs for. What it returns must not be modified.
+func (b *Broker) Issuer(ctx context.Context, iss string) (*disclosure.Partner, error) {
+	return b.view.Issuer(ctx, iss)
 }
 
 // Organisation returns an organisation with its key statement, if it published one.
@@ -94,7 +100,7 @@ func (b *Broker) PublishStatement(ctx context.Context, c disclosure.Caller, sign
 	if statement.Organisation != c.Organisation {
 		return nil, fmt.Errorf("of another organisation: %w", disclosure.ReasonKeyStatementInvalid)
 	}
-	published, err := b.view.Statement(ctx, c.Organisation)
+	published, _, err := b.view.Statement(ctx, c.Organisation)
 	if err == nil && bytes.Equal(published.Statement, signed) {
 		return nil, nil
 	}
@@ -105,7 +111,10 @@ func (b *Broker) PublishStatement(ctx context.Context, c disclosure.Caller, sign
 		Kind: disclosure.KindStatementPublished, Actor: c.Person, By: disclosure.Party{OIN: c.Organisation},
 		StatementPublished: &disclosure.StatementPublished{Statement: signed, NotAfter: statement.NotAfter.UTC()},
 	})
-	return &written, err
+	if err != nil {
+		return nil, err
+	}
+	return &written, nil
 }
 
 // EvaluatePseudonyms evaluates blinded elements, within the organisation's budget of the day. The count is recorded before the evaluation

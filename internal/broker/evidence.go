@@ -25,12 +25,16 @@ func (b *Broker) RecordEvidence(
 	if err := e.Validate(); err != nil {
 		return disclosure.Evidence{}, disclosure.Receipt{}, err
 	}
-	if err := b.cfg.Policy.CheckEvidence(e, c.Roles); err != nil {
-		return disclosure.Evidence{}, disclosure.Receipt{}, err
+	// First, since what is asked of new evidence need not hold any more for what is there.
+	if now, written, err := b.evidenceBefore(ctx, c, e); !errors.Is(err, disclosure.ReasonNotFound) {
+		return now, written, err
 	}
 	written, err := retry(ctx, func() (disclosure.Receipt, error) {
 		expect, err := b.evidenceContext(ctx, c, &e)
 		if err != nil {
+			return disclosure.Receipt{}, err
+		}
+		if err := b.cfg.Policy.CheckEvidence(e, c.Roles); err != nil {
 			return disclosure.Receipt{}, err
 		}
 		return b.append(ctx, disclosure.Event{
@@ -40,7 +44,10 @@ func (b *Broker) RecordEvidence(
 	if errors.Is(err, disclosure.ReasonAlreadyExists) {
 		return b.evidenceBefore(ctx, c, e)
 	}
-	return e, written, err
+	if err != nil {
+		return disclosure.Evidence{}, disclosure.Receipt{}, err
+	}
+	return e, written, nil
 }
 
 // evidenceContext checks that the recorder takes part in the open case of the evidence, and gives the evidence the case's pseudonym.
@@ -63,10 +70,19 @@ func (b *Broker) evidenceContext(ctx context.Context, c disclosure.Caller, e *di
 	return []ledger.Version{version}, nil
 }
 
-// evidenceBefore answers a repeated RecordEvidence.
+// evidenceBefore answers a repeated RecordEvidence, and with ReasonNotFound one that is not repeated.
 func (b *Broker) evidenceBefore(
 	ctx context.Context, c disclosure.Caller, e disclosure.Evidence,
 ) (disclosure.Evidence, disclosure.Receipt, error) {
+	if e.Case != "" {
+		found, _, err := b.memberCase(ctx, c, e.Case)
+		if err != nil {
+			return disclosure.Evidence{}, disclosure.Receipt{}, err
+		}
+		if e.Subject == "" {
+			e.Subject = found.Subject
+		}
+	}
 	now, err := b.view.Evidence(ctx, e.Case, c.Organisation, e.ID)
 	if err != nil {
 		return disclosure.Evidence{}, disclosure.Receipt{}, err
@@ -86,7 +102,8 @@ func (b *Broker) evidenceBefore(
 	return now, written, err
 }
 
-// ListEvidence lists the evidence of a case in which the caller's organisation takes part, or what it recorded outside cases.
+// ListEvidence lists the evidence of a case in which the caller's organisation takes part, or what it recorded outside cases in one of the
+// caller's hats.
 func (b *Broker) ListEvidence(
 	ctx context.Context, c disclosure.Caller, id disclosure.CaseID, after string, limit int,
 ) ([]disclosure.Evidence, string, error) {
@@ -95,7 +112,11 @@ func (b *Broker) ListEvidence(
 			return nil, "", err
 		}
 	}
-	return b.view.EvidenceList(ctx, id, c.Organisation, after, limit)
+	list, next, err := b.view.EvidenceList(ctx, id, c.Organisation, after, limit)
+	if id == "" {
+		list = slices.DeleteFunc(list, func(e disclosure.Evidence) bool { return !slices.Contains(c.Domains, e.RecordedFor.Domain) })
+	}
+	return list, next, err
 }
 
 // WithdrawEvidence ends the use of a piece of evidence, at once and forward only: no permit that relies on it can be written after this
@@ -103,7 +124,7 @@ func (b *Broker) ListEvidence(
 func (b *Broker) WithdrawEvidence(
 	ctx context.Context, c disclosure.Caller, id disclosure.CaseID, evidence disclosure.EvidenceID, reason string,
 ) (disclosure.Evidence, *disclosure.Receipt, error) {
-	if err := checkText("reason", reason, 1); err != nil {
+	if err := checkReason(reason, 1); err != nil {
 		return disclosure.Evidence{}, nil, err
 	}
 	written, err := retry(ctx, func() (disclosure.Receipt, error) {
@@ -144,15 +165,14 @@ func (b *Broker) withdrawable(
 	if err != nil {
 		return disclosure.Evidence{}, disclosure.Party{}, nil, err
 	}
-	by := e.RecordedFor
-	if by.OIN != c.Organisation {
-		by = owner
+	for _, by := range []disclosure.Party{e.RecordedFor, owner} {
+		if by.OIN != c.Organisation || !slices.Contains(c.Domains, by.Domain) {
+			continue
+		}
+		if e.WithdrawnAt != nil {
+			return disclosure.Evidence{}, disclosure.Party{}, nil, errDone
+		}
+		return e, by, expect, nil
 	}
-	switch {
-	case by.OIN != c.Organisation || !slices.Contains(c.Domains, by.Domain):
-		return disclosure.Evidence{}, disclosure.Party{}, nil, fmt.Errorf("evidence: %w", disclosure.ReasonHatNotAllowed)
-	case e.WithdrawnAt != nil:
-		return disclosure.Evidence{}, disclosure.Party{}, nil, errDone
-	}
-	return e, by, expect, nil
+	return disclosure.Evidence{}, disclosure.Party{}, nil, fmt.Errorf("evidence: %w", disclosure.ReasonHatNotAllowed)
 }

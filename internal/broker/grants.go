@@ -19,6 +19,10 @@ func (b *Broker) CreateGrant(
 	if err := g.Validate(); err != nil {
 		return disclosure.Grant{}, disclosure.Receipt{}, err
 	}
+	// First, since what is asked of a new grant need not hold any more for one that is there.
+	if now, written, err := b.grantedBefore(ctx, c, g); !errors.Is(err, disclosure.ReasonNotFound) {
+		return now, written, err
+	}
 	for _, p := range []disclosure.Party{g.Source, g.Recipient} {
 		if err := b.known(ctx, p); err != nil {
 			return disclosure.Grant{}, disclosure.Receipt{}, err
@@ -41,14 +45,17 @@ func (b *Broker) CreateGrant(
 	if errors.Is(err, disclosure.ReasonAlreadyExists) {
 		return b.grantedBefore(ctx, c, g)
 	}
-	return g, written, err
+	if err != nil {
+		return disclosure.Grant{}, disclosure.Receipt{}, err
+	}
+	return g, written, nil
 }
 
-// grantedBefore answers a repeated CreateGrant.
+// grantedBefore answers a repeated CreateGrant, and with ReasonNotFound one that is not repeated.
 func (b *Broker) grantedBefore(
 	ctx context.Context, c disclosure.Caller, g disclosure.Grant,
 ) (disclosure.Grant, disclosure.Receipt, error) {
-	now, err := b.view.Grant(ctx, g.ID)
+	now, err := b.GetGrant(ctx, c, g.ID)
 	if err != nil {
 		return disclosure.Grant{}, disclosure.Receipt{}, err
 	}
@@ -93,7 +100,7 @@ func (b *Broker) ListGrants(
 func (b *Broker) RevokeGrant(
 	ctx context.Context, c disclosure.Caller, id disclosure.GrantID, reason string,
 ) (disclosure.Grant, *disclosure.Receipt, error) {
-	if err := checkText("reason", reason, 1); err != nil {
+	if err := checkReason(reason, 1); err != nil {
 		return disclosure.Grant{}, nil, err
 	}
 	g, err := b.GetGrant(ctx, c, id)
