@@ -171,7 +171,7 @@ func TestNoLeftovers(t *testing.T) {
 		t.Fatalf("what is committed is not known outside a git checkout: %v", err)
 	}
 	marks := []string{"TO" + "DO", "FIX" + "ME", "XX" + "X:", "PRIVATE KEY" + "-----\nM", "t.Sk" + "ip("}
-	for _, path := range strings.Fields(string(out)) {
+	for path := range strings.FieldsSeq(string(out)) {
 		data, err := os.ReadFile(path)
 		if os.IsNotExist(err) {
 			continue // deleted, not committed yet

@@ -28,9 +28,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	if err := root.ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(stderr, "certs:", err)
+		_, _ = fmt.Fprintln(stderr, "certs:", err)
 		if errors.Is(err, fs.ErrExist) {
-			fmt.Fprintln(stderr, "certs: use --force to replace it; what it has signed will no longer be accepted")
+			_, _ = fmt.Fprintln(stderr, "certs: use --force to replace it; what it has signed will no longer be accepted")
 		}
 		return 1
 	}

@@ -195,7 +195,7 @@ func restrict(dir string) error {
 		case err != nil:
 			return err
 		case entry.IsDir():
-			return os.Chmod(path, 0o700)
+			return os.Chmod(path, 0o700) //nolint:gosec // a folder
 		}
 		return os.Chmod(path, 0o600)
 	})

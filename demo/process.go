@@ -32,7 +32,7 @@ func start(ctx context.Context, name, logPath, ready string, program string, arg
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(program, args...)
+	cmd := exec.Command(program, args...) //nolint:noctx // it is stopped by stop, not cut off when ctx ends
 	cmd.Stdout, cmd.Stderr = log, log
 	// When this program is killed, its children are too.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -107,8 +107,7 @@ func command(ctx context.Context, program string, stdin []byte, args ...string) 
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &out, &problem
 	err := cmd.Run()
 	r := result{out: out.Bytes(), err: problem.Bytes()}
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		r.status = exit.ExitCode()
 		return r, nil
 	}

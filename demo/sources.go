@@ -1,20 +1,22 @@
 package main
 
 import (
+	"context"
 	"database/sql"
 	"encoding/csv"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	_ "modernc.org/sqlite" // database/sql knows its drivers by import alone
 )
 
 // makePolice fills the database of the police: by BSN.
-func makePolice(dir string, now time.Time) error {
-	return fill(filepath.Join(dir, "politie.db"), func(db *table) {
+func makePolice(ctx context.Context, dir string, now time.Time) error {
+	return fill(ctx, filepath.Join(dir, "politie.db"), func(db *table) {
 		db.create("persoon", "bsn", "achternaam", "voornamen", "geboortedatum", "geslacht")
 		db.create("melding", "bsn", "datum", "soort", "aantal", "samenvatting")
 		db.create("incident", "bsn", "datum", "soort", "rol", "samenvatting")
@@ -33,8 +35,8 @@ func makePolice(dir string, now time.Time) error {
 }
 
 // makeProbation fills the database of probation: by name and birth date, since it may not hold BSNs here.
-func makeProbation(dir string, now time.Time) error {
-	return fill(filepath.Join(dir, "reclassering.db"), func(db *table) {
+func makeProbation(ctx context.Context, dir string, now time.Time) error {
+	return fill(ctx, filepath.Join(dir, "reclassering.db"), func(db *table) {
 		db.create("client", "nummer", "achternaam", "voornamen", "geboortedatum", "telefoon", "toezichthouder")
 		db.create("toezicht", "client", "stand", "voorwaarden", "naleving", "tot")
 		db.create("taxatie", "client", "score", "rapport")
@@ -51,8 +53,8 @@ func makeProbation(dir string, now time.Time) error {
 }
 
 // makeMunicipality fills the database of work and income: by BSN.
-func makeMunicipality(dir string, now time.Time) error {
-	return fill(filepath.Join(dir, "gemeente.db"), func(db *table) {
+func makeMunicipality(ctx context.Context, dir string, now time.Time) error {
+	return fill(ctx, filepath.Join(dir, "gemeente.db"), func(db *table) {
 		db.create("inwoner", "bsn", "achternaam", "geboortedatum", "telefoon", "straat", "plaats", "geheim")
 		db.create("traject", "bsn", "soort", "stand")
 		db.create("schuld", "bsn", "totaal", "stand")
@@ -71,7 +73,7 @@ func makeMunicipality(dir string, now time.Time) error {
 }
 
 // makeCare writes the files of the care provider: by name and birth date.
-func makeCare(dir string, now time.Time) error {
+func makeCare(_ context.Context, dir string, now time.Time) error {
 	clients := [][]string{{"nummer", "achternaam", "voornamen", "geboortedatum", "behandelaar", "telefoon"}}
 	needs := [][]string{{"client", "wat_werkt", "wat_niet", "crisis"}}
 	safety := [][]string{{"client", "advies"}}
@@ -101,17 +103,18 @@ func writeCSV(path string, rows [][]string) (err error) {
 
 // table writes tables and remembers the first error.
 type table struct {
+	ctx context.Context //nolint:containedctx // it lives for one fill
 	db  *sql.DB
 	err error
 }
 
-func fill(path string, do func(*table)) (err error) {
+func fill(ctx context.Context, path string, do func(*table)) (err error) {
 	db, err := sql.Open("sqlite", path)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	t := &table{db: db}
+	t := &table{ctx: ctx, db: db}
 	do(t)
 	if t.err != nil {
 		return t.err
@@ -120,27 +123,16 @@ func fill(path string, do func(*table)) (err error) {
 }
 
 func (t *table) create(name string, columns ...string) {
-	statement := "CREATE TABLE " + name + " ("
-	for i, column := range columns {
-		if i > 0 {
-			statement += ", "
-		}
-		statement += column + " TEXT"
-	}
-	t.exec(statement + ")")
+	t.exec("CREATE TABLE " + name + " (" + strings.Join(columns, " TEXT, ") + " TEXT)")
 }
 
 func (t *table) insert(name string, values ...any) {
-	statement := "INSERT INTO " + name + " VALUES (?"
-	for range len(values) - 1 {
-		statement += ", ?"
-	}
-	t.exec(statement+")", values...)
+	t.exec("INSERT INTO "+name+" VALUES (?"+strings.Repeat(", ?", len(values)-1)+")", values...)
 }
 
 func (t *table) exec(statement string, values ...any) {
 	if t.err == nil {
-		_, t.err = t.db.Exec(statement, values...)
+		_, t.err = t.db.ExecContext(t.ctx, statement, values...)
 	}
 }
 

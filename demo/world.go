@@ -21,7 +21,7 @@ type organisation struct {
 	name    string
 	domains []disclosure.Domain
 	source  string // configuration of its source
-	fill    func(dir string, now time.Time) error
+	fill    func(ctx context.Context, dir string, now time.Time) error
 	people  []professional
 }
 
@@ -148,7 +148,7 @@ func (w *world) buildPartner(ctx context.Context, authority *devca.Authority, o 
 			return err
 		}
 	}
-	if err := o.fill(w.path(o.key, "bron"), w.now); err != nil {
+	if err := o.fill(ctx, w.path(o.key, "bron"), w.now); err != nil {
 		return err
 	}
 	domains := make([]string, len(o.domains))

@@ -324,11 +324,11 @@ func (m *motiveFlags) add(flags *pflag.FlagSet) {
 }
 
 // motive is nil when nothing was said.
-func (m motiveFlags) motive() *disclosure.Motivation {
-	if m == (motiveFlags{}) {
+func (m *motiveFlags) motive() *disclosure.Motivation {
+	if *m == (motiveFlags{}) {
 		return nil
 	}
-	motive := disclosure.Motivation(m)
+	motive := disclosure.Motivation(*m)
 	return &motive
 }
 

@@ -70,7 +70,7 @@ func (s *session) serve(ctx context.Context) (err error) {
 		group.Go(func() error { return s.Serve(ctx, served(s.cfg), version, answering.Answer) })
 	}
 	err = group.Wait()
-	s.log.Info("agent stopped")
+	s.log.InfoContext(context.WithoutCancel(ctx), "agent stopped")
 	return err
 }
 

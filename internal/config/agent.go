@@ -108,7 +108,7 @@ func (a *Agent) resolve(folder string) {
 }
 
 // Validate checks the values, without looking at any file. It gives all faults, joined, or nil.
-func (a *Agent) Validate() error { return a.faults().err() }
+func (a *Agent) Validate() error { return joined(a.faults()) }
 
 func (a *Agent) faults() faults {
 	var f faults

@@ -78,7 +78,7 @@ func (b *Broker) resolve(folder string) {
 }
 
 // Validate checks the values, without looking at any file. It gives all faults, joined, or nil.
-func (b *Broker) Validate() error { return b.faults().err() }
+func (b *Broker) Validate() error { return joined(b.faults()) }
 
 func (b *Broker) faults() faults {
 	var f faults

@@ -234,10 +234,10 @@ func (f *faults) ledgerKey(key, value string) {
 	f.check(err == nil, key, "must be the ledger's verifier key, name+hash+base64 (c2sp.org/signed-note)")
 }
 
-// err gives all faults as one error, or nil.
-func (f faults) err() error {
-	list := make([]error, len(f))
-	for i, fault := range f {
+// joined gives all faults as one error, or nil.
+func joined(found faults) error {
+	list := make([]error, len(found))
+	for i, fault := range found {
 		list[i] = fault
 	}
 	return errors.Join(list...)
@@ -256,7 +256,7 @@ func load(path string, into settings) error {
 	if err != nil {
 		return err // names the path and nothing else
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	content, err := io.ReadAll(io.LimitReader(file, maxFile+1))
 	if err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
@@ -274,7 +274,7 @@ func load(path string, into settings) error {
 func parse(path, folder string, content []byte, into settings) error {
 	var root yaml.Node
 	if err := yaml.Unmarshal(content, &root); err != nil {
-		return yamlFaults(path, err).err()
+		return joined(yamlFaults(path, err))
 	}
 	if len(root.Content) == 0 || root.Content[0].Kind != yaml.MappingNode {
 		return Fault{File: path, Text: "is empty, or not a list of keys and values"}
@@ -314,7 +314,7 @@ func parse(path, folder string, content []byte, into settings) error {
 // joinSorted gives the faults as one error, in the order of the file, or nil.
 func joinSorted(found faults) error {
 	slices.SortStableFunc(found, func(a, b Fault) int { return cmp.Compare(a.Line, b.Line) })
-	return found.err()
+	return joined(found)
 }
 
 const keyTwice = "stands there twice"
@@ -332,8 +332,7 @@ var duplicateKey = regexp.MustCompile(`^mapping key (".*") already defined at li
 
 func yamlFaults(path string, err error) faults {
 	texts := []string{err.Error()}
-	var typed *yaml.TypeError
-	if errors.As(err, &typed) {
+	if typed, ok := errors.AsType[*yaml.TypeError](err); ok {
 		texts = typed.Errors
 	}
 	found := make(faults, len(texts))
@@ -448,7 +447,7 @@ func checkFiles(public, secret map[string]string) error {
 		found.check(err != nil || info.Mode().Perm()&0o077 == 0, key, "names a file that others can read; do: chmod 600 "+path)
 	}
 	slices.SortFunc(found, func(a, b Fault) int { return strings.Compare(a.Key+a.Text, b.Key+b.Text) })
-	return found.err()
+	return joined(found)
 }
 
 // redacted gives the effective configuration in YAML.

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 )
 
 // ErrInvalidJWKS is returned for a key set that cannot be used.
@@ -78,7 +79,7 @@ func ParseJWKS(data []byte) (JWKS, error) {
 	for i, entry := range set.Keys {
 		key, ok, err := entry.parse()
 		if err != nil {
-			return JWKS{}, fmt.Errorf("%w: key %d: %s", ErrInvalidJWKS, i, err)
+			return JWKS{}, fmt.Errorf("%w: key %d: %w", ErrInvalidJWKS, i, err)
 		}
 		if !ok {
 			continue
@@ -125,15 +126,7 @@ func (k jwk) parse() (verificationKey, bool, error) {
 }
 
 func (k jwk) canVerify() bool {
-	if k.KeyOps == nil {
-		return true
-	}
-	for _, operation := range k.KeyOps {
-		if operation == "verify" {
-			return true
-		}
-	}
-	return false
+	return k.KeyOps == nil || slices.Contains(k.KeyOps, "verify")
 }
 
 func (k jwk) parseEd25519() (crypto.PublicKey, error) {
@@ -197,7 +190,7 @@ func decodeSegment(s string) ([]byte, error) {
 }
 
 // isToken reports whether s is 1 to limit printable ASCII characters without spaces.
-func isToken(s string, limit int) bool {
+func isToken(s string, limit int) bool { //nolint:unparam // each use has a limit of its own; today they are equal
 	if s == "" || len(s) > limit {
 		return false
 	}

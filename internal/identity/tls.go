@@ -137,7 +137,7 @@ func (f *tlsFiles) current() (*tls.Certificate, *x509.CertPool) {
 	if err != nil && stamps != f.refused {
 		f.refused = stamps
 		if f.cfg.Logger != nil {
-			f.cfg.Logger.Warn("TLS files are not usable, the last good ones stay", "error", err)
+			f.cfg.Logger.Warn("TLS files are not usable, the last good ones stay", slog.Any("error", err))
 		}
 	}
 	return f.certificate, f.roots

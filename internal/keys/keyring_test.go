@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -215,9 +216,7 @@ func TestDestroyLeavesNoBytes(t *testing.T) {
 		seal(t, k, id, "x", "")
 		ids = append(ids, id)
 		if i%20 == 19 {
-			for id, wrapped := range k.wrappedKeys(t) {
-				alive[id] = wrapped
-			}
+			maps.Copy(alive, k.wrappedKeys(t))
 			n := random.IntN(len(ids))
 			id := ids[n]
 			if err := k.Destroy(id); err != nil {

@@ -50,7 +50,7 @@ func LoadNoteSigner(path string) (note.Signer, string, error) {
 
 // parseNoteKey derives the verifier key from the seed in the signer key; note.NewSigner has checked that the two belong together.
 func parseNoteKey(data []byte) (note.Signer, string, error) {
-	malformed := fmt.Errorf("%w: want a signer key of a signed note, PRIVATE+KEY+...", ErrMalformed)
+	malformed := fmt.Errorf("%w: want a signer key of a signed note, which starts with PRIVATE+KEY+", ErrMalformed)
 	line, ok := bytes.CutSuffix(data, []byte("\n"))
 	if !ok {
 		return nil, "", malformed

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"time"
@@ -242,7 +243,7 @@ func (l *Log) publish(ctx context.Context, size uint64) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if _, err := l.Checkpoint(ctx, size); err != nil && !errors.Is(err, ErrPoisoned) && !errors.Is(err, context.Canceled) {
-		l.cfg.Logger.WarnContext(ctx, "checkpoint not signed", "size", size, "error", err)
+		l.cfg.Logger.WarnContext(ctx, "checkpoint not signed", slog.Uint64("size", size), slog.Any("error", err))
 	}
 }
 

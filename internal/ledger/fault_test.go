@@ -272,7 +272,7 @@ func child(dir string) error {
 					return
 				}
 				// One write, so that lines stay whole whenever the end comes.
-				_, _ = os.Stdout.WriteString(fmt.Sprintf("ack %d %x\n", a.Index, a.Leaf))
+				_, _ = fmt.Fprintf(os.Stdout, "ack %d %x\n", a.Index, a.Leaf)
 			}
 		}()
 	}

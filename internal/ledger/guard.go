@@ -18,9 +18,9 @@ import (
 type Guard interface {
 	// Load returns what was last put, nothing if nothing was.
 	Load(ctx context.Context) ([]byte, error)
-	// CompareAndSwap puts new, durably when nil, if the guard holds old, else it returns ErrConflict. An empty old means
+	// CompareAndSwap puts next, durably when nil, if the guard holds old, else it returns ErrConflict. An empty old means
 	// that the guard must hold nothing.
-	CompareAndSwap(ctx context.Context, old, new []byte) error
+	CompareAndSwap(ctx context.Context, old, next []byte) error
 }
 
 // FileGuard is a Guard in a file. The file belongs on another disk than the store and outside its backups: a guard that is
@@ -45,7 +45,7 @@ func (g *FileGuard) Load(context.Context) ([]byte, error) {
 }
 
 // CompareAndSwap implements Guard.
-func (g *FileGuard) CompareAndSwap(ctx context.Context, old, new []byte) error {
+func (g *FileGuard) CompareAndSwap(ctx context.Context, old, next []byte) error {
 	lock, err := os.OpenFile(g.path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
@@ -61,7 +61,7 @@ func (g *FileGuard) CompareAndSwap(ctx context.Context, old, new []byte) error {
 	if !bytes.Equal(current, old) {
 		return fmt.Errorf("%w: %s has changed", ErrConflict, g.path)
 	}
-	return replace(g.path, new)
+	return replace(g.path, next)
 }
 
 // replace gives a file new content such that after a crash it has the old or the new.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sort"
 	"strings"
@@ -84,7 +85,7 @@ func (l *Log) openIndex(ctx context.Context, head Head) error {
 			leaf = raw[:min(LeafSize, len(raw))]
 		}
 		if !bytes.Equal(leaf, mark.Leaf) {
-			l.cfg.Logger.WarnContext(ctx, "index is of another log, building it again", "marked", mark.Size)
+			l.cfg.Logger.WarnContext(ctx, "index is of another log, building it again", slog.Uint64("marked", mark.Size))
 			if err := l.cfg.Index.Reset(ctx); err != nil {
 				return err
 			}
@@ -113,7 +114,7 @@ func (l *Log) indexAll(ctx context.Context) {
 		}
 		pause = indexPause
 		if err := l.catchUp(ctx); err != nil && ctx.Err() == nil {
-			l.cfg.Logger.WarnContext(ctx, "index not updated", "error", err)
+			l.cfg.Logger.WarnContext(ctx, "index not updated", slog.Any("error", err))
 			pause = retry
 			select {
 			case l.tail.grown <- struct{}{}:

@@ -23,11 +23,11 @@ func (m *searchModel) search(q ledger.Query) (found []uint64, next uint64) {
 	if limit == 0 {
 		limit = 100
 	}
-	for i := len(m.terms) - 1; i >= 0; i-- {
+	for i, has := range slices.Backward(m.terms) {
 		ok := (q.Before == 0 || uint64(i) < q.Before) && (q.From.IsZero() || !m.times[i].Before(q.From)) &&
 			(q.Until.IsZero() || m.times[i].Before(q.Until))
 		for _, term := range q.Terms {
-			ok = ok && m.terms[i][term]
+			ok = ok && has[term]
 		}
 		if !ok {
 			continue

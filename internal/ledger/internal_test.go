@@ -125,7 +125,7 @@ func TestState(t *testing.T) {
 }
 
 func FuzzParseRecord(f *testing.F) {
-	good, _, err := seal(clear{}, "case-1", []byte("payload"))
+	good, _, err := seal(plain{}, "case-1", []byte("payload"))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -151,21 +151,21 @@ func FuzzParseRecord(f *testing.F) {
 		if !bytes.Equal(again, raw[:len(raw)-checksumSize]) {
 			t.Errorf("%x was read as %+v", raw, r)
 		}
-		if _, _, err := r.open(clear{}); err != nil && !errors.Is(err, ErrCorrupt) {
+		if _, _, err := r.open(plain{}); err != nil && !errors.Is(err, ErrCorrupt) {
 			t.Errorf("got error %v", err)
 		}
 	})
 }
 
-// clear is a Sealer that seals nothing.
-type clear struct{}
+// plain is a Sealer that seals nothing.
+type plain struct{}
 
-func (clear) Seal(_ string, p, _ []byte) ([]byte, error) { return bytes.Clone(p), nil }
-func (clear) Open(_ string, c, _ []byte) ([]byte, error) { return bytes.Clone(c), nil }
+func (plain) Seal(_ string, p, _ []byte) ([]byte, error) { return bytes.Clone(p), nil }
+func (plain) Open(_ string, c, _ []byte) ([]byte, error) { return bytes.Clone(c), nil }
 
 // TestOpenChecksCommitment changes a payload behind the back of a Sealer that does not notice.
 func TestOpenChecksCommitment(t *testing.T) {
-	raw, salt, err := seal(clear{}, "case-1", []byte("payload"))
+	raw, salt, err := seal(plain{}, "case-1", []byte("payload"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,15 +173,15 @@ func TestOpenChecksCommitment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s, p, err := r.open(clear{}); err != nil || !bytes.Equal(s, salt) || string(p) != "payload" {
+	if s, p, err := r.open(plain{}); err != nil || !bytes.Equal(s, salt) || string(p) != "payload" {
 		t.Fatalf("got %x, %q, %v", s, p, err)
 	}
 	r.ciphertext[len(r.ciphertext)-1] ^= 1
-	if _, _, err := r.open(clear{}); !errors.Is(err, ErrCorrupt) {
+	if _, _, err := r.open(plain{}); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("got error %v, want %v", err, ErrCorrupt)
 	}
 	r.ciphertext = r.ciphertext[:SaltSize-1]
-	if _, _, err := r.open(clear{}); !errors.Is(err, ErrCorrupt) {
+	if _, _, err := r.open(plain{}); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("too short: got error %v, want %v", err, ErrCorrupt)
 	}
 }

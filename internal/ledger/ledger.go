@@ -322,7 +322,7 @@ func (l *Log) poison(ctx context.Context, cause error) error {
 	defer l.health.Unlock()
 	if l.health.poison == nil {
 		l.health.poison = fmt.Errorf("%w: %w", ErrPoisoned, cause)
-		l.cfg.Logger.ErrorContext(ctx, "ledger poisoned, nothing is accepted until a restart", "error", cause)
+		l.cfg.Logger.ErrorContext(ctx, "ledger poisoned, nothing is accepted until a restart", slog.Any("error", cause))
 	}
 	return l.health.poison
 }

@@ -187,7 +187,10 @@ func TestRevocation(t *testing.T) {
 						t.Error(err)
 						return
 					}
-					for old := last.Load(); a.Index > old && !last.CompareAndSwap(old, a.Index); old = last.Load() {
+					for old := last.Load(); a.Index > old; old = last.Load() {
+						if last.CompareAndSwap(old, a.Index) {
+							break
+						}
 					}
 				}
 			})

@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	// LeafSize and SaltSize are the sizes of leaf and salt in bytes.
+	// LeafSize is the size of a leaf in bytes.
 	LeafSize = 1 + 8 + sha256.Size
+	// SaltSize is the size of a salt in bytes.
 	SaltSize = 32
 
 	leafVersion    = 1

@@ -119,7 +119,7 @@ func (l *layer) set(item Item) {
 
 // stored is the state in the store. It lives for one group, hence the context inside: State's methods take none.
 type stored struct {
-	ctx   context.Context
+	ctx   context.Context //nolint:containedctx // a view bound to one call
 	store Store
 }
 

@@ -139,7 +139,7 @@ func hashReader(ctx context.Context, s Store, head Head) tlog.HashReader {
 
 // tileReader lets package tlog read the store. It lives for one proof, hence the context inside: tlog passes none.
 type tileReader struct {
-	ctx   context.Context
+	ctx   context.Context //nolint:containedctx // a view bound to one call
 	store Store
 }
 

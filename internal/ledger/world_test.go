@@ -143,7 +143,7 @@ func (g *memoryGuard) Load(context.Context) ([]byte, error) {
 	return bytes.Clone(g.value), nil
 }
 
-func (g *memoryGuard) CompareAndSwap(_ context.Context, old, new []byte) error {
+func (g *memoryGuard) CompareAndSwap(_ context.Context, old, next []byte) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.err != nil {
@@ -152,7 +152,7 @@ func (g *memoryGuard) CompareAndSwap(_ context.Context, old, new []byte) error {
 	if !bytes.Equal(g.value, old) {
 		return ledger.ErrConflict
 	}
-	g.value = bytes.Clone(new)
+	g.value = bytes.Clone(next)
 	if g.deaf {
 		g.deaf = false
 		return errors.New("connection lost")

@@ -711,7 +711,7 @@ func TestStorm(t *testing.T) {
 	for i := range 16 {
 		askers.Go(func() {
 			for j := 0; answered.Load() < 500 && ctx.Err() == nil; j++ {
-				asking, cancel := context.WithTimeout(ctx, time.Duration(1+rand.IntN(10))*time.Millisecond) //nolint:gosec // chance, not secrecy
+				asking, cancel := context.WithTimeout(ctx, time.Duration(1+rand.IntN(10))*time.Millisecond)
 				_, err := w.relay.Ask(asking, party(police, []disclosure.Domain{"P", "ME"}[j%2]), question(fmt.Sprint(i, j)))
 				cancel()
 				switch {
@@ -750,7 +750,7 @@ func (a *agent) stormy(hello *sluisv1.ConnectRequest) {
 		if err != nil {
 			return
 		}
-		if m.GetQuestion() != nil && rand.IntN(4) > 0 { //nolint:gosec // chance, not secrecy
+		if m.GetQuestion() != nil && rand.IntN(4) > 0 {
 			_ = a.stream.Send(answer(m.GetQuestion().GetQuestionId(), "x"))
 		}
 	}

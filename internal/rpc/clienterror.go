@@ -112,7 +112,7 @@ func errorFrom(err error) error {
 
 // textWithoutReason says what a person can be told when the broker gave no reason.
 func textWithoutReason(code codes.Code) disclosure.ReasonText {
-	switch code { //nolint:exhaustive // what comes without a reason is most often one of these
+	switch code {
 	case codes.Unavailable:
 		return disclosure.ReasonText{
 			EN: "The broker cannot be reached. Try again later.", NL: "De broker is niet bereikbaar. Probeer het later opnieuw.", Article: "-",

@@ -202,7 +202,7 @@ func (s *Server) check(request any, rule rule) error {
 func (s *Server) refuse(ctx context.Context, method string, organisation disclosure.OIN, err error) error {
 	shown := statusOf(err)
 	level := slog.LevelInfo
-	switch shown.Code() { //nolint:exhaustive // the rest is the caller's doing
+	switch shown.Code() {
 	case codes.Internal:
 		level = slog.LevelError
 	case codes.Unavailable, codes.ResourceExhausted, codes.DeadlineExceeded:
@@ -279,7 +279,7 @@ func (s strictness) learn(message protoreflect.MessageDescriptor) {
 		if field.IsMap() {
 			value = field.MapValue()
 		}
-		switch value.Kind() { //nolint:exhaustive // scalars hide nothing
+		switch value.Kind() {
 		case protoreflect.MessageKind, protoreflect.GroupKind:
 			deep = append(deep, field)
 			s.learn(value.Message())

@@ -244,7 +244,7 @@ func (s *Server) options() []grpc.ServerOption {
 		grpc.StreamInterceptor(s.stream),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxHeaderListSize(maxHeaders),
-		grpc.MaxConcurrentStreams(uint32(s.cfg.MaxStreams)), //nolint:gosec // configured, and positive
+		grpc.MaxConcurrentStreams(uint32(s.cfg.MaxStreams)),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		// There is no maximum age of a connection: agents keep theirs, and would all come back at once.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),

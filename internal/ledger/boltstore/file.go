@@ -240,7 +240,7 @@ func (f *file) update(ctx context.Context, fn func(tx *bolt.Tx) error) error {
 	if err := unix.Statfs(f.dir, &st); err != nil {
 		return fmt.Errorf("%w: %w", ledger.ErrFull, err)
 	}
-	if free := uint64(st.Bavail) * uint64(st.Bsize); free < f.minFree {
+	if free := uint64(st.Bavail) * uint64(st.Bsize); free < f.minFree { //nolint:unconvert // Bavail is signed on FreeBSD
 		return fmt.Errorf("%w: %d bytes left on the disk, at least %d must stay free", ledger.ErrFull, free, f.minFree)
 	}
 	return safely(func() error { return f.db.Update(fn) })

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -123,9 +124,7 @@ func testCommit(t *testing.T, open func(*testing.T) ledger.Store) {
 		for _, r := range last.Records {
 			want = append(want, string(r))
 		}
-		for id, tile := range last.Tiles {
-			tiles[id] = tile
-		}
+		maps.Copy(tiles, last.Tiles)
 	}
 	for range 2 {
 		head, err := s.Head(ctx)
@@ -319,7 +318,8 @@ func testIterators(t *testing.T, open func(*testing.T) ledger.Store) {
 		size++
 	}
 	n := 0
-	for range s.Records(ctx, 0, 700) {
+	for _, err := range s.Records(ctx, 0, 700) {
+		must(t, err)
 		if n++; n%100 == 0 {
 			grow()
 		}
@@ -398,8 +398,16 @@ func testSearch(t *testing.T, open func(*testing.T) ledger.Index) {
 	equal(t, n, uint64(len(postings)))
 
 	for _, terms := range [][]string{
-		{"a"}, {"aa"}, {"\xff"}, {"none"}, {"aa", "b"}, {"b", "aa", "\xff"}, {"a", "none"}, {"a\x01", "aa", "b", "\xff"},
-		{"aab", "a"}, {"aab", "b"},
+		{"a"},
+		{"aa"},
+		{"\xff"},
+		{"none"},
+		{"aa", "b"},
+		{"b", "aa", "\xff"},
+		{"a", "none"},
+		{"a\x01", "aa", "b", "\xff"},
+		{"aab", "a"},
+		{"aab", "b"},
 	} {
 		for _, c := range []struct {
 			from, before uint64
