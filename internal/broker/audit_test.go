@@ -34,6 +34,9 @@ func TestOfficer(t *testing.T) {
 	_, recorded, err := w.broker.RecordEvidence(t.Context(), caregiver(), w.consent(between))
 	must(t, err)
 
+	outsider := person("fg", disclosure.RolePrivacyOfficer, officer())
+	stray := disclosure.Caller{Person: "fg", Roles: []disclosure.Role{disclosure.RolePrivacyOfficer}} // of no organisation
+	nobody := disclosure.Caller{Organisation: police, Roles: []disclosure.Role{disclosure.RolePrivacyOfficer}}
 	lookUps := w.countKind(disclosure.KindLogRead)
 	for name, c := range map[string]disclosure.Caller{"requester": policeFG(), "source": careFG()} {
 		for _, want := range []disclosure.Receipt{d.DecisionReceipt, *d.OutcomeReceipt} {
@@ -53,11 +56,11 @@ func TestOfficer(t *testing.T) {
 			return w.broker.Entry(t.Context(), policeFG(), recorded.Index, why)
 		},
 		"by outsiders": func() (disclosure.Receipt, error) {
-			return w.broker.Entry(t.Context(), person("fg", disclosure.RolePrivacyOfficer, officer()), d.DecisionReceipt.Index, why)
+			return w.broker.Entry(t.Context(), outsider, d.DecisionReceipt.Index, why)
 		},
 		"not there": func() (disclosure.Receipt, error) { return w.broker.Entry(t.Context(), policeFG(), 1<<40, why) },
 		"by nobody": func() (disclosure.Receipt, error) {
-			return w.broker.Entry(t.Context(), disclosure.Caller{Person: "fg", Roles: []disclosure.Role{disclosure.RolePrivacyOfficer}}, recorded.Index, why)
+			return w.broker.Entry(t.Context(), stray, recorded.Index, why)
 		},
 	} {
 		got, err := do()
@@ -69,7 +72,7 @@ func TestOfficer(t *testing.T) {
 	if _, err := w.broker.Entry(t.Context(), policeFG(), d.DecisionReceipt.Index, "because"); !errors.Is(err, disclosure.ErrMalformed) {
 		t.Errorf("too short a reason: %v", err)
 	}
-	for _, c := range []disclosure.Caller{policeman(), expert(), person("x", disclosure.RoleOperator, constable()), {Organisation: police, Roles: []disclosure.Role{disclosure.RolePrivacyOfficer}}} {
+	for _, c := range []disclosure.Caller{policeman(), expert(), person("x", disclosure.RoleOperator, constable()), nobody} {
 		_, err := w.broker.Entry(t.Context(), c, d.DecisionReceipt.Index, why)
 		wantReason(t, string(c.Person), err, disclosure.ReasonRoleNotAllowed)
 		_, _, err = w.broker.Search(t.Context(), c, disclosure.EntryQuery{}, why)
@@ -112,7 +115,9 @@ func TestSearch(t *testing.T) {
 			q.Before = next
 		}
 	}
-	decided := disclosure.EntryQuery{Kind: disclosure.KindDecisionMade, Requester: police, Source: care, Case: id, Subject: subject, Purpose: "CASE_TALK"}
+	decided := disclosure.EntryQuery{
+		Kind: disclosure.KindDecisionMade, Requester: police, Source: care, Case: id, Subject: subject, Purpose: "CASE_TALK",
+	}
 	for _, limit := range []int{1, 2, 100} {
 		decided.Limit = limit
 		for name, c := range map[string]disclosure.Caller{"requester": policeFG(), "source": careFG()} {
@@ -132,7 +137,8 @@ func TestSearch(t *testing.T) {
 	if got := search(person("fg", disclosure.RolePrivacyOfficer, officer()), decided); len(got) > 0 {
 		t.Errorf("an outsider finds %v", got)
 	}
-	if got := search(disclosure.Caller{Person: "fg", Roles: []disclosure.Role{disclosure.RolePrivacyOfficer}}, disclosure.EntryQuery{}); len(got) > 0 {
+	stray := disclosure.Caller{Person: "fg", Roles: []disclosure.Role{disclosure.RolePrivacyOfficer}}
+	if got := search(stray, disclosure.EntryQuery{}); len(got) > 0 {
 		t.Errorf("somebody of no organisation finds %v", got)
 	}
 	// Everything that an officer finds without terms concerns his own organisation.

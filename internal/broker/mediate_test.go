@@ -612,9 +612,8 @@ func TestLateAnswer(t *testing.T) {
 func TestClosed(t *testing.T) {
 	w, id, _ := talked(t)
 	stranger := disclosure.Party{OIN: "00000001008888888000", Domain: "P"}
-	_, err := w.broker.AddPartner(t.Context(), disclosure.Partner{OIN: "00000001002222222000", Name: "Keyless", Domains: []disclosure.Domain{"P"}})
-	must(t, err)
 	keyless := disclosure.Party{OIN: "00000001002222222000", Domain: "P"}
+	must(t, w.hats(keyless.OIN, keyless.Domain))
 	change := func(change func(*disclosure.Query)) disclosure.Query {
 		q := talk(id, "CONT.phone")
 		change(&q)
@@ -629,12 +628,22 @@ func TestClosed(t *testing.T) {
 		sealed []byte
 		want   error
 	}{
-		{"unknown organisation", person("x", disclosure.RoleProfessional, stranger), talk(id, "CONT.phone"), nil, disclosure.ReasonUnknownOrganisation},
+		{
+			"unknown organisation", person("x", disclosure.RoleProfessional, stranger),
+			talk(id, "CONT.phone"), nil, disclosure.ReasonUnknownOrganisation,
+		},
 		{"unknown source", policeman(), change(func(q *disclosure.Query) { q.Source = stranger }), nil, disclosure.ReasonUnknownOrganisation},
 		{"hat not of the organisation", policeman(), change(func(q *disclosure.Query) { q.Domain = "CG" }), nil, disclosure.ReasonHatNotAllowed},
-		{"hat not of the person", person("x", disclosure.RoleProfessional, benefits()), change(func(q *disclosure.Query) { q.Domain = "ME" }), nil, disclosure.ReasonHatNotAllowed},
+		{
+			"hat not of the person", person("x", disclosure.RoleProfessional, benefits()),
+			change(func(q *disclosure.Query) { q.Domain = "ME" }), nil, disclosure.ReasonHatNotAllowed,
+		},
 		{"hat not of the source", policeman(), change(func(q *disclosure.Query) { q.Source.Domain = "P" }), nil, disclosure.ReasonHatNotAllowed},
-		{"no person", disclosure.Caller{Organisation: police, Domains: []disclosure.Domain{"P"}}, talk(id, "CONT.phone"), nil, disclosure.ReasonHatNotAllowed},
+		{
+			"no person",
+			disclosure.Caller{Organisation: police, Domains: []disclosure.Domain{"P"}},
+			talk(id, "CONT.phone"), nil, disclosure.ReasonHatNotAllowed,
+		},
 		{"oneself", policeman(), change(func(q *disclosure.Query) { q.Source = constable() }), nil, disclosure.ErrMalformed},
 		{"case and pseudonym", policeman(), change(func(q *disclosure.Query) { q.Subject = subject }), nil, disclosure.ErrMalformed},
 		{"neither case nor pseudonym", policeman(), change(func(q *disclosure.Query) { q.Case = "" }), []byte("identity"), disclosure.ErrMalformed},
@@ -727,14 +736,20 @@ func TestPolicyFails(t *testing.T) {
 		{"error", func(r *rules) { r.err = errors.New("out of memory") }, disclosure.ReasonPolicyUnavailable},
 		{"error with a reason", func(r *rules) { r.err = disclosure.ReasonPolicyUndefined }, disclosure.ReasonPolicyUndefined},
 		{"another digest", distort(func(d *disclosure.Decision) { d.PolicyDigest = policyDigest("2") }), disclosure.ReasonPolicyUndefined},
-		{"undefined", distort(func(d *disclosure.Decision) { *d = disclosure.Decision{PolicyDigest: d.PolicyDigest} }), disclosure.ReasonPolicyUndefined},
+		{
+			"undefined", distort(func(d *disclosure.Decision) { *d = disclosure.Decision{PolicyDigest: d.PolicyDigest} }),
+			disclosure.ReasonPolicyUndefined,
+		},
 		{"unknown effect", distort(func(d *disclosure.Decision) { d.Effect = "PERHAPS" }), disclosure.ReasonPolicyUndefined},
 		{"permit of nothing", distort(func(d *disclosure.Decision) { d.Released = nil }), disclosure.ReasonPolicyUndefined},
 		{"permit without a row", distort(func(d *disclosure.Decision) { d.Rows = nil }), disclosure.ReasonPolicyUndefined},
 		{"permit of what was not asked", distort(func(d *disclosure.Decision) {
 			d.Released = append(d.Released, "HEALTH.doctor")
 		}), disclosure.ReasonPolicyUndefined},
-		{"permit of a category", distort(func(d *disclosure.Decision) { d.Released = []disclosure.Field{"CONT.*"} }), disclosure.ReasonPolicyUndefined},
+		{
+			"permit of a category", distort(func(d *disclosure.Decision) { d.Released = []disclosure.Field{"CONT.*"} }),
+			disclosure.ReasonPolicyUndefined,
+		},
 		{"denial that releases", distort(func(d *disclosure.Decision) { d.Effect = disclosure.Deny }), disclosure.ReasonPolicyUndefined},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -64,9 +64,15 @@ func TestOpenCaseRefuses(t *testing.T) {
 		{"professional", person("x", disclosure.RoleProfessional, process()), nil, disclosure.ReasonRoleNotAllowed},
 		{"privacy officer", person("x", disclosure.RolePrivacyOfficer, process()), nil, disclosure.ReasonRoleNotAllowed},
 		{"operator", person("x", disclosure.RoleOperator, process()), nil, disclosure.ReasonRoleNotAllowed},
-		{"other hat of the municipality", person("x", disclosure.RolePGAExpert, benefits()), func(c *disclosure.Case) { c.Owner = benefits() }, disclosure.ReasonRoleNotAllowed},
+		{
+			"other hat of the municipality", person("x", disclosure.RolePGAExpert, benefits()),
+			func(c *disclosure.Case) { c.Owner = benefits() }, disclosure.ReasonRoleNotAllowed,
+		},
 		{"hat of a colleague", person("x", disclosure.RolePGAExpert, benefits()), nil, disclosure.ReasonHatNotAllowed},
-		{"another organisation", person("x", disclosure.RolePGAExpert, constable()), func(c *disclosure.Case) { c.Owner.Domain = "P" }, disclosure.ReasonRoleNotAllowed},
+		{
+			"another organisation", person("x", disclosure.RolePGAExpert, constable()),
+			func(c *disclosure.Case) { c.Owner.Domain = "P" }, disclosure.ReasonRoleNotAllowed,
+		},
 		{"nobody", disclosure.Caller{Organisation: municipality, Domains: []disclosure.Domain{"ME"}}, nil, disclosure.ReasonHatNotAllowed},
 		{"name in the reference", expert(), func(c *disclosure.Case) { c.Reference = "Jan Jansen" }, disclosure.ErrMalformed},
 		{"empty reference", expert(), func(c *disclosure.Case) { c.Reference = "" }, disclosure.ErrMalformed},
@@ -575,7 +581,10 @@ func TestRecordEvidenceRefuses(t *testing.T) {
 			"another hat of a participant", person("x", disclosure.RoleProfessional, process(), benefits()),
 			func(e *disclosure.Evidence) { e.RecordedFor = benefits() }, disclosure.ReasonNotMember,
 		},
-		{"another person", caregiver(), func(e *disclosure.Evidence) { e.Subject = "ps1-bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb" }, disclosure.ErrMalformed},
+		{
+			"another person", caregiver(),
+			func(e *disclosure.Evidence) { e.Subject = "ps1-bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb" }, disclosure.ErrMalformed,
+		},
 		{"ends before it starts", caregiver(), func(e *disclosure.Evidence) { e.ValidUntil = e.ValidFrom }, disclosure.ErrMalformed},
 		{"unknown kind", caregiver(), func(e *disclosure.Evidence) { e.Kind = "RUMOUR" }, disclosure.ReasonUnknownCode},
 		{"larger than an entry", caregiver(), func(e *disclosure.Evidence) {

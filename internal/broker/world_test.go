@@ -238,7 +238,8 @@ func (w *world) enrol() {
 		}
 		w.orgs[oin] = o
 		o.statement = w.state(oin, 60*24*time.Hour)
-		if receipt, err := w.broker.PublishStatement(w.t.Context(), disclosure.Caller{Organisation: oin}, o.statement); err != nil || receipt == nil {
+		receipt, err := w.broker.PublishStatement(w.t.Context(), disclosure.Caller{Organisation: oin}, o.statement)
+		if err != nil || receipt == nil {
 			w.t.Fatalf("publish statement of %s: %v, %v", oin, receipt, err)
 		}
 	}

@@ -140,11 +140,10 @@ type EvidenceWithdrawn struct {
 
 // DecisionMade records a decision with all that it was made from.
 type DecisionMade struct {
-	BodyDigest      []byte        `json:"body_digest"` // SHA-256 of the request as received: a retry must match
-	Input           DecisionInput `json:"input"`
-	Decision        Decision      `json:"decision"`
-	RequesterKeys   []byte        `json:"requester_keys,omitempty"`    // SHA-256 of the key statement the answer is sealed to
-	PermitExpiresAt *time.Time    `json:"permit_expires_at,omitempty"` // on a permit
+	BodyDigest    []byte        `json:"body_digest"` // SHA-256 of the request as received: a retry must match
+	Input         DecisionInput `json:"input"`
+	Decision      Decision      `json:"decision"`
+	RequesterKeys []byte        `json:"requester_keys,omitempty"` // SHA-256 of the key statement the answer is sealed to
 }
 
 // OutcomeRecorded records how a permitted disclosure ended.

@@ -78,7 +78,9 @@ func TestGrantValidate(t *testing.T) {
 
 func TestEvidenceValidate(t *testing.T) {
 	start := time.Date(2026, time.March, 2, 12, 0, 0, 0, time.UTC)
-	good := disclosure.Evidence{ValidFrom: start, ValidUntil: start.Add(1), Details: map[string]string{strings.Repeat("k", 40): strings.Repeat("é", 1000)}}
+	good := disclosure.Evidence{
+		ValidFrom: start, ValidUntil: start.Add(1), Details: map[string]string{strings.Repeat("k", 40): strings.Repeat("é", 1000)},
+	}
 	if err := good.Validate(); err != nil {
 		t.Error(err)
 	}
