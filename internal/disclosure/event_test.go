@@ -65,7 +65,7 @@ func TestEventFull(t *testing.T) {
 	e := disclosure.Event{
 		Version: disclosure.EventVersion, Kind: disclosure.KindDecisionMade, Actor: "x", By: p, Case: "c",
 		DecisionMade: &disclosure.DecisionMade{
-			BodyDigest: []byte{1}, RequesterKeys: []byte{2}, PermitExpiresAt: &at,
+			BodyDigest: []byte{1}, RequesterKeys: []byte{2},
 			Input: disclosure.DecisionInput{
 				Time: at, Case: &c,
 				Request: disclosure.Request{
