@@ -37,16 +37,25 @@ func EncodeAnswer(a Answer) ([]byte, error) {
 	if err := a.check(); err != nil {
 		return nil, fmt.Errorf("%w: answer: %w", ErrMalformed, err)
 	}
-	var data bytes.Buffer
-	encoder := json.NewEncoder(&data)
-	encoder.SetEscapeHTML(false) // six bytes for every angle bracket would count against the limit
-	if err := encoder.Encode(a); err != nil {
+	data, err := marshalAnswer(a)
+	if err != nil {
 		return nil, fmt.Errorf("%w: answer: cannot be encoded", ErrMalformed)
 	}
-	if data.Len() > MaxAnswer {
+	if len(data) > MaxAnswer {
 		return nil, fmt.Errorf("%w: answer: longer than %d bytes", ErrMalformed, MaxAnswer)
 	}
-	return data.Bytes(), nil
+	return data, nil
+}
+
+// marshalAnswer leaves angle brackets as they are: six bytes for each would count against the limit.
+func marshalAnswer(v any) ([]byte, error) {
+	var data bytes.Buffer
+	encoder := json.NewEncoder(&data)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(data.Bytes(), []byte("\n")), nil
 }
 
 // DecodeAnswer reads an answer after it was opened. What it says still has to be held against the manifest: see CheckAnswer. Errors wrap
@@ -56,7 +65,7 @@ func DecodeAnswer(data []byte) (Answer, error) {
 		return Answer{}, fmt.Errorf("%w: answer: longer than %d bytes", ErrMalformed, MaxAnswer)
 	}
 	var a Answer
-	if err := decode("answer", data, &a); err != nil {
+	if err := decode("answer", data, &a, marshalAnswer); err != nil {
 		return Answer{}, err
 	}
 	if err := a.check(); err != nil {

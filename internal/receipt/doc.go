@@ -8,8 +8,8 @@
 // say to each other is compared, never assumed: CheckManifest and CheckAnswer hold the manifest to the permit and the answer to the
 // manifest, so that released fields are a subset of permitted ones at every step. That a permit is used once is for the source to remember.
 //
-// Every decoder takes what an attacker may have written: sizes are bounded, unknown, repeated and differently spelled members refused, and
-// no error repeats what was read.
+// Every decoder takes what an attacker may have written: sizes are bounded, only the one spelling that this package writes is read, and no
+// error repeats what was read.
 //
 // # Permit and manifest
 //
@@ -19,14 +19,15 @@
 //	manifest:  "sluis/manifest/v1" || 0x00 || payload, by the source's signing key
 //
 // A payload is never encoded again to check its signature. Its digest is the SHA-256 of the payload, without prefix. The members are those
-// of Permit and Manifest; bytes are base64 (RFC 4648, section 4), times RFC 3339. A permit is valid for at most disclosure.PermitTerm, and
+// of Permit and Manifest, in that order, without space between them, empty optional ones left out; bytes are base64 (RFC 4648, section 4),
+// times RFC 3339 without trailing zeros, and <, > and & are escaped. A permit is valid for at most disclosure.PermitTerm, and
 // clocks may differ by disclosure.ClockSkew.
 //
 // # Answer
 //
 // An answer is JSON: "v" (1), "permit" (the digest of the permit's payload) and "records", each with the "category" and the "values" of one
-// row: field names (without category) and texts. It is sealed to the requester before it leaves the source; the manifest holds the SHA-256
-// of the sealed form, which is all that the broker ever sees of it.
+// row: field names (without category), sorted, and texts. It is spelt as a permit is, but that <, > and & are not escaped. It is sealed to the
+// requester before it leaves the source; the manifest holds the SHA-256 of the sealed form, which is all that the broker ever sees of it.
 //
 // # Receipt
 //

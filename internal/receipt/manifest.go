@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -49,7 +50,7 @@ func OpenManifest(payload, signature []byte, key ed25519.PublicKey) (Manifest, e
 
 func decodeManifest(payload []byte) (Manifest, error) {
 	var m Manifest
-	if err := decode("manifest", payload, &m); err != nil {
+	if err := decode("manifest", payload, &m, json.Marshal); err != nil {
 		return Manifest{}, err
 	}
 	if err := m.check(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -65,7 +66,7 @@ func OpenPermit(payload, signature []byte, key ed25519.PublicKey, now time.Time)
 
 func decodePermit(payload []byte) (Permit, error) {
 	var p Permit
-	if err := decode("permit", payload, &p); err != nil {
+	if err := decode("permit", payload, &p, json.Marshal); err != nil {
 		return Permit{}, err
 	}
 	if err := p.check(); err != nil {

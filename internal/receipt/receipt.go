@@ -202,44 +202,55 @@ func Verify(file []byte, ledger note.Verifier, witnesses ...note.Verifier) (Veri
 	if !r.Complete() {
 		return Verified{}, ErrIncomplete
 	}
-	c, err := openCheckpoint(r.Checkpoint, ledger, witnesses)
+	c, err := OpenCheckpoint(r.Checkpoint, ledger, witnesses...)
 	if err != nil {
 		return Verified{}, err
 	}
-	index := int64(r.Index) //nolint:gosec // Parse bounds it to 63 bits
-	if err := tlog.CheckRecord(r.Proof, c.tree.N, c.tree.Hash, index, r.LeafHash()); err != nil {
-		return Verified{}, fmt.Errorf("%w: proof does not lead from the leaf to the root", ErrNotIncluded)
+	if err := r.CheckProof(c.Tree); err != nil {
+		return Verified{}, err
 	}
 	return Verified{
-		Origin:    c.origin,
+		Origin:    c.Origin,
 		Index:     r.Index,
-		TreeSize:  uint64(c.tree.N), //nolint:gosec // parseCheckpoint bounds it
-		Root:      c.tree.Hash,
+		TreeSize:  uint64(c.Tree.N), //nolint:gosec // parseCheckpoint bounds it
+		Root:      c.Tree.Hash,
 		Time:      r.Time,
 		Payload:   r.Payload,
-		Cosigners: c.cosigners,
+		Cosigners: c.Cosigners,
 	}, nil
 }
 
-type checkpoint struct {
-	origin    string
-	tree      tlog.Tree
-	cosigners []string
+// CheckProof reports whether the proof leads from the leaf to the root of a tree, which is for the caller to trust: that of the receipt's
+// checkpoint. Errors wrap ErrNotIncluded.
+func (r Receipt) CheckProof(tree tlog.Tree) error {
+	if r.Index >= uint64(tree.N) || //nolint:gosec // a tree's size is not negative
+		tlog.CheckRecord(r.Proof, tree.N, tree.Hash, int64(r.Index), r.LeafHash()) != nil { //nolint:gosec // less than N
+		return fmt.Errorf("%w: proof does not lead from the leaf to the root", ErrNotIncluded)
+	}
+	return nil
 }
 
-func openCheckpoint(msg []byte, ledger note.Verifier, witnesses []note.Verifier) (checkpoint, error) {
+// Checkpoint is what a verified checkpoint says.
+type Checkpoint struct {
+	Origin    string // of the ledger
+	Tree      tlog.Tree
+	Cosigners []string // as in Verified
+}
+
+// OpenCheckpoint verifies a checkpoint as Verify does. Errors wrap ErrMalformed or ErrSignature.
+func OpenCheckpoint(msg []byte, ledger note.Verifier, witnesses ...note.Verifier) (Checkpoint, error) {
 	signed, err := note.Open(msg, note.VerifierList(append([]note.Verifier{ledger}, witnesses...)...))
 	var unknown *note.UnverifiedNoteError
 	var invalid *note.InvalidSignatureError
 	switch {
 	case errors.As(err, &unknown), errors.As(err, &invalid):
-		return checkpoint{}, fmt.Errorf("%w: checkpoint", ErrSignature)
+		return Checkpoint{}, fmt.Errorf("%w: checkpoint", ErrSignature)
 	case err != nil:
-		return checkpoint{}, fmt.Errorf("%w: checkpoint: not a signed note, or a verifier given twice", ErrMalformed)
+		return Checkpoint{}, fmt.Errorf("%w: checkpoint: not a signed note, or a verifier given twice", ErrMalformed)
 	}
 	c, err := parseCheckpoint(signed.Text)
 	if err != nil {
-		return checkpoint{}, fmt.Errorf("%w: checkpoint: %w", ErrMalformed, err)
+		return Checkpoint{}, fmt.Errorf("%w: checkpoint: %w", ErrMalformed, err)
 	}
 	bySigner := false
 	for _, s := range signed.Sigs {
@@ -247,37 +258,37 @@ func openCheckpoint(msg []byte, ledger note.Verifier, witnesses []note.Verifier)
 			bySigner = true
 			continue
 		}
-		c.cosigners = append(c.cosigners, s.Name)
+		c.Cosigners = append(c.Cosigners, s.Name)
 	}
 	// Without the comparison of names, a key that is trusted for one ledger, or as a witness, could speak for another.
-	if !bySigner || c.origin != ledger.Name() {
-		return checkpoint{}, fmt.Errorf("%w: checkpoint: not by the ledger's key, or of another origin", ErrSignature)
+	if !bySigner || c.Origin != ledger.Name() {
+		return Checkpoint{}, fmt.Errorf("%w: checkpoint: not by the ledger's key, or of another origin", ErrSignature)
 	}
 	for _, s := range append(signed.Sigs, signed.UnverifiedSigs...) {
 		if !isCanonical(s.Base64) {
-			return checkpoint{}, fmt.Errorf("%w: checkpoint: signature not in its one spelling", ErrMalformed)
+			return Checkpoint{}, fmt.Errorf("%w: checkpoint: signature not in its one spelling", ErrMalformed)
 		}
 	}
-	slices.Sort(c.cosigners)
+	slices.Sort(c.Cosigners)
 	return c, nil
 }
 
 // parseCheckpoint reads the text of a checkpoint (c2sp.org/tlog-checkpoint): origin, size, root, and extension lines, which say nothing to us.
-func parseCheckpoint(text string) (checkpoint, error) {
+func parseCheckpoint(text string) (Checkpoint, error) {
 	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
 	if len(lines) < 3 || slices.Contains(lines, "") {
-		return checkpoint{}, errors.New("want origin, size and root")
+		return Checkpoint{}, errors.New("want origin, size and root")
 	}
 	size, err := strconv.ParseUint(lines[1], 10, 63)
 	if err != nil || strconv.FormatUint(size, 10) != lines[1] {
-		return checkpoint{}, errors.New("size")
+		return Checkpoint{}, errors.New("size")
 	}
 	root, err := tlog.ParseHash(lines[2])
 	if err != nil || root.String() != lines[2] {
-		return checkpoint{}, errors.New("root")
+		return Checkpoint{}, errors.New("root")
 	}
 	tree := tlog.Tree{N: int64(size), Hash: root} //nolint:gosec // ParseUint bounds it to 63 bits
-	return checkpoint{origin: lines[0], tree: tree}, nil
+	return Checkpoint{Origin: lines[0], Tree: tree}, nil
 }
 
 func isCanonical(text string) bool {

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"unicode"
 	"unicode/utf8"
 
@@ -46,9 +45,6 @@ const (
 	permitPrefix   = "sluis/permit/v1\x00"
 	manifestPrefix = "sluis/manifest/v1\x00"
 )
-
-// maxDepth is more than any of our formats nests.
-const maxDepth = 8
 
 // Digest is the SHA-256 by which permits, manifests, key statements and sealed answers are named.
 func Digest(payload []byte) []byte {
@@ -91,80 +87,17 @@ func verify(what, prefix string, limit int, payload, signature []byte, public ed
 	return nil
 }
 
-// decode reads exactly one JSON value into v. encoding/json alone would let the same bytes mean two things: it takes the last of two members
-// of the same name and ignores case, where another reader may take the first. Its error texts can hold values, so they are not passed on.
-func decode(what string, data []byte, v any) error {
-	if !utf8.Valid(data) {
-		return fmt.Errorf("%w: %s: not UTF-8", ErrMalformed, what)
+// decode reads JSON that must be spelt as marshal spells it. encoding/json alone would let the same bytes mean two things: it takes the last of
+// two members of the same name, ignores case and leaves out what it does not know, where another reader may not. Writing again what was read
+// shows all of that. Error texts of encoding/json can hold values, so they are not passed on.
+func decode(what string, data []byte, v any, marshal func(any) ([]byte, error)) error {
+	if json.Unmarshal(data, v) != nil {
+		return fmt.Errorf("%w: %s: not JSON of the right types", ErrMalformed, what)
 	}
-	if err := checkMembers(data); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrMalformed, what, err)
-	}
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(v); err != nil {
-		return fmt.Errorf("%w: %s: unknown member or wrong type before byte %d", ErrMalformed, what, decoder.InputOffset())
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%w: %s: data after its end", ErrMalformed, what)
+	if again, err := marshal(v); err != nil || !bytes.Equal(again, data) {
+		return fmt.Errorf("%w: %s: not in its one spelling: a member unknown, repeated, out of order or in another case", ErrMalformed, what)
 	}
 	return nil
-}
-
-var (
-	errSyntax = errors.New("not JSON")
-	errMember = errors.New("a member repeated or not in lower case")
-	errDepth  = errors.New("nested too deeply")
-)
-
-// checkMembers refuses repeated members, and names that encoding/json would fold into another: all of ours are lower case.
-func checkMembers(data []byte) error {
-	type frame struct {
-		members  map[string]bool // nil in an array
-		wantName bool
-	}
-	var stack []frame
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	for {
-		token, err := decoder.Token()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return errSyntax
-		}
-		if top := len(stack) - 1; top >= 0 {
-			if name, ok := token.(string); ok && stack[top].wantName {
-				if stack[top].members[name] || !isMemberName(name) {
-					return errMember
-				}
-				stack[top].members[name] = true
-				stack[top].wantName = false
-				continue
-			}
-			stack[top].wantName = stack[top].members != nil // after a value comes a name
-		}
-		switch token {
-		case json.Delim('{'):
-			stack = append(stack, frame{members: map[string]bool{}, wantName: true})
-		case json.Delim('['):
-			stack = append(stack, frame{})
-		case json.Delim('}'), json.Delim(']'):
-			stack = stack[:len(stack)-1]
-		}
-		if len(stack) > maxDepth {
-			return errDepth
-		}
-	}
-}
-
-func isMemberName(s string) bool {
-	for _, c := range []byte(s) {
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' {
-			return false
-		}
-	}
-	return s != ""
 }
 
 // isText reports whether s is at most limit characters of readable text: what ends up on a screen must not steer it.
