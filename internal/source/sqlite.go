@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"modernc.org/sqlite"
@@ -16,8 +18,16 @@ import (
 // maxConns bounds what one agent asks of the organisation's disk at once.
 const maxConns = 4
 
+// maxStatements bounds the statements that are kept. There is one for each set of fields that is asked of a category together: grants and
+// house rules make few of them, but a permit may name any.
+const maxStatements = 256
+
 type sqliteStore struct {
-	db *sql.DB
+	db    *sql.DB
+	views chan struct{} // holds one for each view there is, at most maxConns
+
+	mu         sync.Mutex           // guards statements; held while one is prepared
+	statements map[string]*sql.Stmt // by their text; each connection compiles them once
 }
 
 // openSQLite opens nothing yet: the first statement does.
@@ -36,11 +46,13 @@ func openSQLite(cfg Config) (store, error) {
 		return nil, errors.New("path: not one that SQLite takes")
 	}
 	db := sql.OpenDB(c)
-	db.SetMaxOpenConns(maxConns)
-	return &sqliteStore{db: db}, nil
+	// One more than there are views, for the one view that prepares a statement while all hold a connection.
+	db.SetMaxOpenConns(maxConns + 1)
+	db.SetMaxIdleConns(maxConns + 1)
+	return &sqliteStore{db: db, views: make(chan struct{}, maxConns), statements: map[string]*sql.Stmt{}}, nil
 }
 
-// Close implements store.
+// Close implements store. Closing the database closes its statements.
 func (s *sqliteStore) Close() error { return s.db.Close() }
 
 func (s *sqliteStore) inspect(ctx context.Context, cfg Config) []error {
@@ -80,26 +92,57 @@ func (s *sqliteStore) columns(ctx context.Context, r Relation) ([]string, error)
 }
 
 func (s *sqliteStore) view(ctx context.Context) (view, error) {
+	select {
+	case s.views <- struct{}{}:
+	case <-ctx.Done():
+		return nil, sqliteError(ctx.Err())
+	}
 	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
+		<-s.views
 		return nil, sqliteError(err)
 	}
-	return sqliteView{tx}, nil
+	return sqliteView{s, tx}, nil
+}
+
+// prepared returns a statement that was prepared once for all views.
+func (s *sqliteStore) prepared(ctx context.Context, text string) (*sql.Stmt, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known, ok := s.statements[text]; ok {
+		return known, nil
+	}
+	if len(s.statements) == maxStatements {
+		for _, old := range s.statements {
+			_ = old.Close() // a view that is about to use it prepares it again
+		}
+		clear(s.statements)
+	}
+	statement, err := s.db.PrepareContext(ctx, text)
+	if err != nil {
+		return nil, err
+	}
+	s.statements[text] = statement
+	return statement, nil
 }
 
 type sqliteView struct {
-	tx *sql.Tx
+	store *sqliteStore
+	tx    *sql.Tx
 }
 
 // end gives the connection back; there is nothing to lose.
-func (v sqliteView) end() { _ = v.tx.Rollback() }
+func (v sqliteView) end() {
+	_ = v.tx.Rollback()
+	<-v.store.views
+}
 
 func (v sqliteView) read(ctx context.Context, q query, each func(row) error) error {
-	args := []any{q.equals}
-	if q.limit > 0 {
-		args = append(args, q.limit)
+	prepared, err := v.store.prepared(ctx, statement(q))
+	if err != nil {
+		return sqliteError(err)
 	}
-	rows, err := v.tx.QueryContext(ctx, statement(q), args...)
+	rows, err := v.tx.StmtContext(ctx, prepared).QueryContext(ctx, q.equals)
 	if err != nil {
 		return sqliteError(err)
 	}
@@ -119,7 +162,7 @@ func (v sqliteView) read(ctx context.Context, q query, each func(row) error) err
 	return nil
 }
 
-// statement returns the SQL of a query: the columns that are needed and no others, names quoted, values as parameters. Columns are told
+// statement returns the SQL of a query: the columns that are needed and no others, names quoted, the value as a parameter. Columns are told
 // apart from texts by the alias: t."x" can only be a column.
 func statement(q query) string {
 	var columns []string
@@ -131,7 +174,8 @@ func statement(q query) string {
 	}
 	s := "SELECT " + strings.Join(columns, ", ") + " FROM " + relationSQL(q.relation) + " AS t WHERE t." + quote(q.where) + " = ?1"
 	if q.limit > 0 {
-		s += " LIMIT ?2"
+		// Not a parameter: SQLite makes a new plan whenever it is given a limit, although it is always the same.
+		s += " LIMIT " + strconv.Itoa(q.limit)
 	}
 	return s
 }

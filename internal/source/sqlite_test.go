@@ -6,10 +6,12 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -162,12 +164,12 @@ func TestStatement(t *testing.T) {
 		{
 			"category",
 			query{relation: Relation{Table: "adres"}, columns: []string{"straat", "plaats"}, where: "id", equals: "x", limit: 51},
-			`SELECT CAST(t."straat" AS TEXT), CAST(t."plaats" AS TEXT) FROM "adres" AS t WHERE t."id" = ?1 LIMIT ?2`,
+			`SELECT CAST(t."straat" AS TEXT), CAST(t."plaats" AS TEXT) FROM "adres" AS t WHERE t."id" = ?1 LIMIT 51`,
 		},
 		{
 			"query",
 			query{relation: Relation{Query: "SELECT a, b FROM c"}, columns: []string{"a"}, where: "b", limit: 2},
-			`SELECT CAST(t."a" AS TEXT) FROM (SELECT a, b FROM c) AS t WHERE t."b" = ?1 LIMIT ?2`,
+			`SELECT CAST(t."a" AS TEXT) FROM (SELECT a, b FROM c) AS t WHERE t."b" = ?1 LIMIT 2`,
 		},
 		{
 			"names that the check would refuse",
@@ -227,7 +229,7 @@ func TestSQLiteReadsOnlyWhatIsAsked(t *testing.T) {
 	}
 	want := []string{
 		`SELECT t."id" FROM "client" AS t WHERE t."bsn" = ?1`,
-		`SELECT CAST(t."soort" AS TEXT) FROM "kijk" AS t WHERE t."client" = ?1 LIMIT ?2`,
+		`SELECT CAST(t."soort" AS TEXT) FROM "kijk" AS t WHERE t."client" = ?1 LIMIT 51`,
 	}
 	if diff := cmp.Diff(want, statements); diff != "" {
 		t.Errorf("statements (-want +got):\n%s", diff)
@@ -379,6 +381,52 @@ func TestSQLiteChangesUnderway(t *testing.T) {
 	}
 	if err := read(); !errors.Is(err, ErrUnavailable) || strings.Contains(err.Error(), "straat") {
 		t.Errorf("column gone: got %v, want %v", err, ErrUnavailable)
+	}
+}
+
+// TestSQLiteStatements reads with more callers than connections, and with more sets of fields than statements are kept.
+func TestSQLiteStatements(t *testing.T) {
+	const callers, fields = 3 * maxConns, 9 // 511 sets
+	names := map[string]string{}
+	var columns, values []string
+	for i := range fields {
+		name := string(rune('a' + i))
+		names[name] = name
+		columns, values = append(columns, name), append(values, "'"+name+"'")
+	}
+	path := newDatabase(t,
+		"CREATE TABLE client (id INTEGER, bsn TEXT)", "INSERT INTO client VALUES (1, '999961007')",
+		"CREATE TABLE x (client INTEGER, "+strings.Join(columns, ", ")+")", "INSERT INTO x VALUES (1, "+strings.Join(values, ", ")+")")
+	c := openConnector(t, sqliteConfig(path, map[disclosure.Category]CategoryConfig{
+		"X": {Relation: Relation{Table: "x"}, Key: "client", Fields: names, MaxRows: 1},
+	}))
+	var wg sync.WaitGroup
+	for caller := range callers {
+		wg.Go(func() {
+			for set := 1 + caller; set < 1<<fields; set += callers / 2 { // each by two callers
+				var asked []disclosure.Field
+				want := map[disclosure.Field]string{}
+				for i, name := range columns {
+					if set>>i&1 == 1 {
+						asked = append(asked, disclosure.Field("X."+name))
+						want[disclosure.Field("X."+name)] = name
+					}
+				}
+				got, err := c.Read(t.Context(), Person{BSN: "999961007"}, asked)
+				if err != nil || len(got.Records) != 1 || !maps.Equal(got.Records[0].Values, want) {
+					t.Errorf("%v: got %d records, %v", asked, len(got.Records), err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	s, ok := c.store.(*sqliteStore)
+	if !ok || len(s.statements) > maxStatements {
+		t.Errorf("%d statements are kept, want at most %d", len(s.statements), maxStatements)
+	}
+	if open := s.db.Stats().OpenConnections; open > maxConns+1 {
+		t.Errorf("%d connections, want at most %d", open, maxConns+1)
 	}
 }
 
