@@ -42,8 +42,18 @@ type Trust struct {
 	// Roots are the certificates that organisations' chains must lead to. Required: the system's own roots are never used.
 	Roots *x509.CertPool
 	// OrganisationID names the organisation of a verified leaf certificate, or refuses it, for example because it was
-	// revoked. It is asked again on each hit of a [StatementCache]. When nil it is [SubjectOIN].
+	// revoked. It is asked each time, also about a certificate that is remembered. When nil it is [SubjectOIN].
 	OrganisationID func(*x509.Certificate) (string, error)
+
+	chains *digestCache[verifiedChain] // nil: none are remembered
+}
+
+// Remembering gives the same trust, which from then on remembers the last so many certificate chains that it verified,
+// and does not verify them again for a moment at which they are valid too: building a chain costs more than the
+// signature made with it. Changed roots need a new one.
+func (t Trust) Remembering(size int) Trust {
+	t.chains = newDigestCache[verifiedChain](size)
+	return t
 }
 
 // SubjectOIN gives the OIN of 20 digits in the subject's serialNumber (OID 2.5.4.5), as PKIoverheid puts it there. It
@@ -76,8 +86,21 @@ func SubjectOIN(cert *x509.Certificate) (string, error) {
 type signer struct {
 	leaf         *x509.Certificate
 	organisation string
-	chainEnds    time.Time // when the first certificate of the chain expires
+	chain        period
 }
+
+// verifiedChain is the end of a chain that leads to the roots at any moment of the period.
+type verifiedChain struct {
+	leaf  *x509.Certificate
+	valid period
+}
+
+// period is when all certificates of a chain are valid, both ends included.
+type period struct {
+	from, until time.Time
+}
+
+func (p period) contains(t time.Time) bool { return !t.Before(p.from) && !t.After(p.until) }
 
 // signed is the decoded container: bytes, a signature over them, and who says so.
 type signed struct {
@@ -233,18 +256,53 @@ func signatureHolds(public crypto.PublicKey, text, signature []byte) bool {
 
 // verify checks the chain as it stands at that moment, then the signature. Every failure is [ErrSignature].
 func (t Trust) verify(label string, context []byte, s signed, at time.Time) (signer, error) {
-	if t.Roots == nil {
-		return signer{}, fmt.Errorf("%w: no roots to trust", ErrSignature)
-	}
-	leaf, err := x509.ParseCertificate(s.chain[0])
+	chain, err := t.verifyChain(s.chain, at)
 	if err != nil {
-		return signer{}, fmt.Errorf("%w: malformed certificate", ErrSignature)
+		return signer{}, err
+	}
+	organisation, err := t.organisation(chain.leaf)
+	if err != nil {
+		return signer{}, fmt.Errorf("%w: %w", ErrSignature, err)
+	}
+	if !signatureHolds(chain.leaf.PublicKey, signedText(label, context, s.payload), s.signature) {
+		return signer{}, ErrSignature
+	}
+	return signer{leaf: chain.leaf, organisation: organisation, chain: chain.valid}, nil
+}
+
+// verifyChain verifies a chain, unless it is remembered. Every failure is [ErrSignature].
+func (t Trust) verifyChain(ders [][]byte, at time.Time) (verifiedChain, error) {
+	if t.chains == nil {
+		return t.buildChain(ders, at)
+	}
+	var all []byte
+	for _, der := range ders {
+		all = appendSized(all, der)
+	}
+	digest := sha256.Sum256(all)
+	if known, ok := t.chains.find(digest); ok && known.valid.contains(at) {
+		return known, nil
+	}
+	chain, err := t.buildChain(ders, at)
+	if err == nil {
+		t.chains.remember(digest, chain)
+	}
+	return chain, err
+}
+
+func (t Trust) buildChain(ders [][]byte, at time.Time) (verifiedChain, error) {
+	if t.Roots == nil {
+		return verifiedChain{}, fmt.Errorf("%w: no roots to trust", ErrSignature)
+	}
+	leaf, err := x509.ParseCertificate(ders[0])
+	if err != nil {
+		return verifiedChain{}, fmt.Errorf("%w: malformed certificate", ErrSignature)
 	}
 	intermediates := x509.NewCertPool()
-	for _, der := range s.chain[1:] {
+	for _, der := range ders[1:] {
 		cert, err := x509.ParseCertificate(der)
 		if err != nil {
-			return signer{}, fmt.Errorf("%w: malformed certificate", ErrSignature)
+			return verifiedChain{}, fmt.Errorf("%w: malformed certificate", ErrSignature)
 		}
 		intermediates.AddCert(cert)
 	}
@@ -255,20 +313,13 @@ func (t Trust) verify(label string, context []byte, s signed, at time.Time) (sig
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	})
 	if err != nil {
-		return signer{}, fmt.Errorf("%w: %w", ErrSignature, err)
+		return verifiedChain{}, fmt.Errorf("%w: %w", ErrSignature, err)
 	}
 	// A CA's key signs certificates, not words; and a key whose use is restricted must be one for signing.
 	if leaf.IsCA || (leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0) {
-		return signer{}, fmt.Errorf("%w: certificate is not for signing", ErrSignature)
+		return verifiedChain{}, fmt.Errorf("%w: certificate is not for signing", ErrSignature)
 	}
-	organisation, err := t.organisation(leaf)
-	if err != nil {
-		return signer{}, fmt.Errorf("%w: %w", ErrSignature, err)
-	}
-	if !signatureHolds(leaf.PublicKey, signedText(label, context, s.payload), s.signature) {
-		return signer{}, ErrSignature
-	}
-	return signer{leaf: leaf, organisation: organisation, chainEnds: chainEnds(chains)}, nil
+	return verifiedChain{leaf: leaf, valid: longest(chains)}, nil
 }
 
 func (t Trust) organisation(leaf *x509.Certificate) (string, error) {
@@ -278,19 +329,22 @@ func (t Trust) organisation(leaf *x509.Certificate) (string, error) {
 	return t.OrganisationID(leaf)
 }
 
-// chainEnds is when the chain that lasts longest ends.
-func chainEnds(chains [][]*x509.Certificate) time.Time {
-	var latest time.Time
+// longest is when the chain that lasts longest is valid.
+func longest(chains [][]*x509.Certificate) period {
+	var last period
 	for _, chain := range chains {
-		end := chain[0].NotAfter
+		p := period{from: chain[0].NotBefore, until: chain[0].NotAfter}
 		for _, cert := range chain[1:] {
-			if cert.NotAfter.Before(end) {
-				end = cert.NotAfter
+			if cert.NotBefore.After(p.from) {
+				p.from = cert.NotBefore
+			}
+			if cert.NotAfter.Before(p.until) {
+				p.until = cert.NotAfter
 			}
 		}
-		if end.After(latest) {
-			latest = end
+		if p.until.After(last.until) {
+			last = p
 		}
 	}
-	return latest
+	return last
 }

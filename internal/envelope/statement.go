@@ -2,7 +2,6 @@ package envelope
 
 import (
 	"bytes"
-	"container/list"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -10,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 )
 
@@ -156,25 +154,17 @@ func (s Statement) validAt(now time.Time) bool {
 // the statement that was asked for longest ago goes. Safe for concurrent use.
 type StatementCache struct {
 	trust Trust
-	size  int
-
-	mu      sync.Mutex // guards all below
-	entries map[[sha256.Size]byte]*list.Element
-	recent  *list.List // of *cachedStatement, the latest used in front
+	known *digestCache[cachedStatement]
 }
 
 type cachedStatement struct {
-	digest    [sha256.Size]byte
 	statement Statement
 	by        signer
 }
 
 // NewStatementCache makes a cache of at most size statements (at least one). Changed roots need a new cache.
 func NewStatementCache(trust Trust, size int) *StatementCache {
-	return &StatementCache{
-		trust: trust, size: max(size, 1),
-		entries: make(map[[sha256.Size]byte]*list.Element), recent: list.New(),
-	}
+	return &StatementCache{trust: trust, known: newDigestCache[cachedStatement](size)}
 }
 
 // Verify is [VerifyStatement] with the cache's trust. A statement that is remembered must still be valid now, its chain
@@ -188,62 +178,23 @@ func (c *StatementCache) Verify(message []byte, now time.Time) (Statement, error
 	if err != nil {
 		return Statement{}, err
 	}
-	c.remember(&cachedStatement{digest: digest, statement: s, by: by})
+	c.known.remember(digest, cachedStatement{statement: s, by: by})
 	return s.clone(), nil
 }
 
 func (c *StatementCache) lookup(digest [sha256.Size]byte, now time.Time) (Statement, bool) {
-	found, ok := c.find(digest)
+	found, ok := c.known.find(digest)
 	if !ok {
 		return Statement{}, false
 	}
 	// Outside the lock, since OrganisationID is not ours and may take its time.
 	organisation, err := c.trust.organisation(found.by.leaf)
 	if err != nil || organisation != found.statement.Organisation ||
-		!found.statement.validAt(now) || now.After(found.by.chainEnds) {
-		c.forget(digest)
+		!found.statement.validAt(now) || now.After(found.by.chain.until) {
+		c.known.forget(digest)
 		return Statement{}, false
 	}
 	return found.statement.clone(), true
-}
-
-func (c *StatementCache) find(digest [sha256.Size]byte) (*cachedStatement, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	element, ok := c.entries[digest]
-	if !ok {
-		return nil, false
-	}
-	c.recent.MoveToFront(element)
-	found, ok := element.Value.(*cachedStatement)
-	return found, ok
-}
-
-func (c *StatementCache) remember(s *cachedStatement) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if _, ok := c.entries[s.digest]; ok {
-		return // another caller verified the same one meanwhile
-	}
-	c.entries[s.digest] = c.recent.PushFront(s)
-	for c.recent.Len() > c.size {
-		c.remove(c.recent.Back())
-	}
-}
-
-func (c *StatementCache) forget(digest [sha256.Size]byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if element, ok := c.entries[digest]; ok {
-		c.remove(element)
-	}
-}
-
-// remove expects the lock to be held.
-func (c *StatementCache) remove(element *list.Element) {
-	if s, ok := c.recent.Remove(element).(*cachedStatement); ok {
-		delete(c.entries, s.digest)
-	}
 }
 
 // clone keeps a caller from changing what the cache hands to the next.

@@ -236,8 +236,8 @@ func TestStatementCache(t *testing.T) {
 	}
 	first := verify(0, epoch())
 	again := verify(0, epoch())
-	if cache.recent.Len() != 1 {
-		t.Fatalf("cache holds %d statements, want 1", cache.recent.Len())
+	if cache.known.recent.Len() != 1 {
+		t.Fatalf("cache holds %d statements, want 1", cache.known.recent.Len())
 	}
 	again.SigningKey[0] ^= 1
 	if got := verify(0, epoch()); !bytes.Equal(got.SigningKey, first.SigningKey) {
@@ -248,8 +248,8 @@ func TestStatementCache(t *testing.T) {
 	verify(1, epoch())
 	verify(0, epoch())
 	verify(2, epoch())
-	if len(cache.entries) != 2 || cache.recent.Len() != 2 {
-		t.Errorf("cache holds %d and %d, want 2", len(cache.entries), cache.recent.Len())
+	if len(cache.known.entries) != 2 || cache.known.recent.Len() != 2 {
+		t.Errorf("cache holds %d and %d, want 2", len(cache.known.entries), cache.known.recent.Len())
 	}
 	for i, want := range []bool{true, false, true} {
 		if _, ok := cache.lookup(sha256.Sum256(messages[i]), epoch()); ok != want {
@@ -268,7 +268,7 @@ func TestStatementCache(t *testing.T) {
 	if _, err := cache.Verify(messages[0], epoch().Add(30*24*time.Hour)); !errors.Is(err, ErrStatement) {
 		t.Errorf("expired: got %v, want ErrStatement", err)
 	}
-	if _, ok := cache.find(sha256.Sum256(messages[0])); ok {
+	if _, ok := cache.known.find(sha256.Sum256(messages[0])); ok {
 		t.Error("an expired statement is still remembered")
 	}
 
@@ -317,8 +317,8 @@ func TestStatementCacheConcurrent(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if len(cache.entries) > 2 || len(cache.entries) != cache.recent.Len() {
-		t.Errorf("cache holds %d and %d, want at most 2", len(cache.entries), cache.recent.Len())
+	if len(cache.known.entries) > 2 || len(cache.known.entries) != cache.known.recent.Len() {
+		t.Errorf("cache holds %d and %d, want at most 2", len(cache.known.entries), cache.known.recent.Len())
 	}
 }
 
@@ -385,4 +385,51 @@ func BenchmarkStatement(b *testing.B) {
 			}
 		}
 	})
+}
+
+// TestRemembering: a remembered chain holds for the time in which it is valid, for the bytes that it was made of, and as long
+// as the organisation is accepted.
+func TestRemembering(t *testing.T) {
+	soon := epoch().Add(time.Hour)
+	e := newExchange(t, SuiteX25519)
+	e.ca = newAuthorityUntil(t, "Test", soon)
+	e.sealer = e.ca.enrol(t, municipality, p256(t), func(c *x509.Certificate) { c.NotBefore = epoch().Add(-time.Hour) })
+	orgs := &counted{}
+	trust := e.ca.trust()
+	trust.OrganisationID = orgs.organisation
+	trust = trust.Remembering(1)
+	sealed := e.seal(t, person())
+	open := func(message []byte, at time.Time) error {
+		_, err := OpenIdentity(e.key, e.binding, message, trust, at)
+		return err
+	}
+	for _, tt := range []struct {
+		at time.Time
+		ok bool
+	}{
+		{epoch(), true},
+		{epoch(), true},
+		{soon, true},
+		{soon.Add(time.Second), false},
+		{epoch().Add(-time.Hour), true},
+		{epoch().Add(-time.Hour - time.Second), false},
+	} {
+		if err := open(sealed, tt.at); (err == nil) != tt.ok || err != nil && !errors.Is(err, ErrSignature) {
+			t.Errorf("at %v: got %v, want ok %v", tt.at, err, tt.ok)
+		}
+	}
+	if n := trust.chains.recent.Len(); n != 1 || orgs.asked != 4 {
+		t.Errorf("%d chains are remembered and the organisation was asked for %d times, want 1 and 4", n, orgs.asked)
+	}
+	for i := range sealed {
+		bad := bytes.Clone(sealed)
+		bad[i] ^= 1
+		if err := open(bad, epoch()); !errors.Is(err, ErrOpen) {
+			t.Fatalf("byte %d changed: got %v, want ErrOpen", i, err)
+		}
+	}
+	orgs.revoked = true
+	if err := open(sealed, epoch()); !errors.Is(err, ErrSignature) {
+		t.Errorf("revoked: got %v, want ErrSignature", err)
+	}
 }
