@@ -81,7 +81,11 @@ type Config struct {
 	Log   *slog.Logger
 }
 
-const defaultProofWait = 10 * time.Second
+const (
+	defaultProofWait = 10 * time.Second
+	// maxCachedOrganisations bounds how many statements and certificate chains are remembered.
+	maxCachedOrganisations = 1000
+)
 
 // Agent is what the use cases of one organisation share: who it is, whom it trusts and what it remembers. Safe for
 // concurrent use.
@@ -95,8 +99,11 @@ type Agent struct {
 	keysMu sync.Mutex // guards keys; held while they are fetched, so that many callers fetch once
 	keys   *brokerKeys
 
-	seenMu sync.Mutex // guards seen and the checkpoint file
+	seenMu sync.Mutex // guards seen and the checkpoint file; held while a checkpoint is compared, so that many do that once
 	seen   tlog.Tree  // the largest tree that was verified; N is 0 before the first
+
+	witnessedMu sync.Mutex           // guards witnessed; seenMu, if needed, is taken before
+	witnessed   map[string]tlog.Tree // by its text, some checkpoints that were verified and are consistent with seen
 }
 
 // brokerKeys is what the entry BROKER_KEYS says.
@@ -121,10 +128,12 @@ func New(cfg Config) (*Agent, error) {
 			return nil, fmt.Errorf("agent: state folder: %w", err)
 		}
 	}
+	cfg.Trust = cfg.Trust.Remembering(maxCachedOrganisations)
 	a := &Agent{
 		cfg:        cfg,
 		ledger:     ledger,
-		statements: envelope.NewStatementCache(cfg.Trust, 1000),
+		statements: envelope.NewStatementCache(cfg.Trust, maxCachedOrganisations),
+		witnessed:  map[string]tlog.Tree{},
 		newest:     newestStatements{byOrganisation: map[disclosure.OIN]newestStatement{}},
 		pseudonyms: pseudonymCache{size: maxCachedPseudonyms, known: map[pseudonym.BSN]disclosure.Pseudonym{}},
 	}
@@ -154,8 +163,11 @@ func (a *Agent) fetchKeys(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("get the broker's keys: %w", err)
 	}
-	_, event, err := a.prove(ctx, r)
+	event, err := openEvent(r)
 	if err != nil {
+		return fmt.Errorf("broker's keys: %w", err)
+	}
+	if _, err := a.prove(ctx, r); err != nil {
 		return fmt.Errorf("broker's keys: %w", err)
 	}
 	published := event.BrokerKeys

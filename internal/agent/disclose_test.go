@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -95,6 +97,32 @@ func TestRequestInCase(t *testing.T) {
 		t.Error("an identity was sent in a case")
 	}
 	s.checkReceipts(t, got.Receipts, disclosure.KindDecisionMade, disclosure.KindOutcomeRecorded)
+}
+
+// TestCheckpointOnce: a checkpoint is compared with those before once, however many receipts it covers and although others came
+// since.
+func TestCheckpointOnce(t *testing.T) {
+	s := newScene(t)
+	if err := s.probation.TrustBroker(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	request := func(want int) {
+		t.Helper()
+		before := s.broker.consistencies
+		if _, err := s.probation.Request(t.Context(), inCase(caseA)); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.broker.consistencies - before; got != want {
+			t.Errorf("%d consistency proofs, want %d", got, want)
+		}
+	}
+	request(1)
+	s.broker.publishKeys(t)
+	if err := s.probation.Watch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.broker.covered-- // as a broker beside the other one may still have it
+	request(0)
 }
 
 // checkReceipts verifies the files offline, as anyone can.
@@ -847,6 +875,42 @@ func TestSeenPermits(t *testing.T) {
 	c.advance(-10 * time.Minute) // now "a" has been forgotten
 	if err := use(seen, "a", expires); !errors.Is(err, agent.ErrReplayed) {
 		t.Errorf("after the clock went back: got %v, want ErrReplayed", err)
+	}
+}
+
+// TestSeenPermitsTogether: of all that come with one permit at once, one gets to answer; those with others are not held up.
+func TestSeenPermitsTogether(t *testing.T) {
+	seen, err := agent.OpenSeenPermits(t.TempDir(), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer seen.Close()
+	expires := time.Now().Add(30 * time.Second)
+	const permits, each = 20, 10
+	var answered [permits]atomic.Int32
+	var wg sync.WaitGroup
+	for i := range permits * each {
+		wg.Go(func() {
+			permit := i % permits
+			switch err := seen.Use(t.Context(), receipt.Digest([]byte{byte(permit)}), expires); {
+			case err == nil:
+				answered[permit].Add(1)
+			case !errors.Is(err, agent.ErrReplayed):
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for i := range answered {
+		if n := answered[i].Load(); n != 1 {
+			t.Errorf("permit %d was good for %d answers, want 1", i, n)
+		}
+	}
+	if err := seen.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := seen.Use(t.Context(), receipt.Digest(nil), expires); err == nil {
+		t.Error("a permit was accepted that cannot be remembered")
 	}
 }
 

@@ -8,11 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"sluis/internal/disclosure"
@@ -27,32 +24,29 @@ const (
 	maxProofPause   = 500 * time.Millisecond
 )
 
-// prove completes a receipt with a proof and verifies it against the pinned key of the ledger. It waits until a
-// checkpoint covers the entry, at most Config.Proof.
-func (a *Agent) prove(ctx context.Context, r disclosure.Receipt) (file []byte, event disclosure.Event, err error) {
+// prove completes a receipt with a proof, verifies it against the pinned key of the ledger, and gives its file. It waits
+// until a checkpoint covers the entry, at most Config.Proof.
+func (a *Agent) prove(ctx context.Context, r disclosure.Receipt) ([]byte, error) {
 	if err := receipt.Check(r); err != nil {
-		return nil, disclosure.Event{}, fmt.Errorf("%w: %w", ErrVerification, err)
+		return nil, fmt.Errorf("%w: %w", ErrVerification, err)
 	}
 	hashes, checkpoint, err := a.awaitProof(ctx, r.Index)
 	if err != nil {
-		return nil, disclosure.Event{}, err
+		return nil, err
 	}
-	file, err = receipt.Receipt{Receipt: r, Proof: hashes, Checkpoint: checkpoint}.Encode()
+	tree, err := a.witness(ctx, checkpoint)
 	if err != nil {
-		return nil, disclosure.Event{}, fmt.Errorf("%w: %w", ErrVerification, err)
+		return nil, err
 	}
-	verified, err := receipt.Verify(file, a.ledger)
+	complete := receipt.Receipt{Receipt: r, Proof: hashes, Checkpoint: checkpoint}
+	if err := complete.CheckProof(tree); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrVerification, err)
+	}
+	file, err := complete.Encode()
 	if err != nil {
-		return nil, disclosure.Event{}, fmt.Errorf("%w: %w", ErrVerification, err)
+		return nil, fmt.Errorf("%w: %w", ErrVerification, err)
 	}
-	if err := a.witness(ctx, tlog.Tree{N: int64(verified.TreeSize), Hash: verified.Root}, checkpoint); err != nil { //nolint:gosec // a verified size fits
-		return nil, disclosure.Event{}, err
-	}
-	event, err = verified.Event()
-	if err != nil {
-		return nil, disclosure.Event{}, fmt.Errorf("%w: %w", ErrVerification, err)
-	}
-	return file, event, nil
+	return file, nil
 }
 
 func (a *Agent) awaitProof(ctx context.Context, index uint64) ([]tlog.Hash, []byte, error) {
@@ -88,30 +82,53 @@ func parseHashes(raw [][]byte) ([]tlog.Hash, error) {
 	return hashes, nil
 }
 
-// witness holds a verified tree against the largest one that was seen, and remembers the larger of the two.
-func (a *Agent) witness(ctx context.Context, tree tlog.Tree, checkpoint []byte) error {
+// maxWitnessed bounds the checkpoints that are remembered. Requests of the same moment have few of them.
+const maxWitnessed = 256
+
+// witness verifies a checkpoint, holds it against the largest one that was seen, and remembers the larger of the two. All
+// that is done once for a checkpoint, however many receipts it covers.
+func (a *Agent) witness(ctx context.Context, checkpoint []byte) (tlog.Tree, error) {
+	if tree, ok := a.wasWitnessed(checkpoint); ok {
+		return tree, nil
+	}
 	a.seenMu.Lock()
 	defer a.seenMu.Unlock()
-	if tree == a.seen {
-		return nil
+	if tree, ok := a.wasWitnessed(checkpoint); ok { // by another one, meanwhile
+		return tree, nil
+	}
+	tree, err := a.openCheckpoint(checkpoint)
+	if err != nil {
+		return tlog.Tree{}, err
 	}
 	// Another process of the same agent may have seen more: a command beside the one that serves.
 	if err := a.loadCheckpoint(); err != nil {
-		return err
+		return tlog.Tree{}, err
 	}
 	if a.seen.N > 0 {
 		if err := a.checkConsistent(ctx, tree); err != nil {
-			return err
+			return tlog.Tree{}, err
 		}
 	}
-	if tree.N <= a.seen.N {
-		return nil
+	if tree.N > a.seen.N {
+		if err := writeFile(filepath.Join(a.cfg.State, checkpointFile), checkpoint); err != nil {
+			return tlog.Tree{}, fmt.Errorf("remember the checkpoint: %w", err)
+		}
+		a.seen = tree
 	}
-	if err := writeFile(filepath.Join(a.cfg.State, checkpointFile), checkpoint); err != nil {
-		return fmt.Errorf("remember the checkpoint: %w", err)
+	a.witnessedMu.Lock()
+	defer a.witnessedMu.Unlock()
+	if len(a.witnessed) == maxWitnessed {
+		clear(a.witnessed)
 	}
-	a.seen = tree
-	return nil
+	a.witnessed[string(checkpoint)] = tree
+	return tree, nil
+}
+
+func (a *Agent) wasWitnessed(checkpoint []byte) (tlog.Tree, bool) {
+	a.witnessedMu.Lock()
+	defer a.witnessedMu.Unlock()
+	tree, ok := a.witnessed[string(checkpoint)]
+	return tree, ok
 }
 
 // checkConsistent expects seenMu to be held.
@@ -127,6 +144,9 @@ func (a *Agent) checkConsistent(ctx context.Context, tree tlog.Tree) error {
 		return fmt.Errorf("%w: %w", ErrVerification, ErrSplitView)
 	}
 	raw, _, err := a.cfg.Prover.ConsistencyProof(ctx, uint64(older.N), uint64(newer.N)) //nolint:gosec // sizes are positive
+	if errors.Is(err, disclosure.ReasonNotFound) && newer == a.seen {
+		return fmt.Errorf("%w: %w: it has become smaller", ErrVerification, ErrSplitView)
+	}
 	if err != nil {
 		return fmt.Errorf("get a consistency proof: %w", err)
 	}
@@ -190,7 +210,7 @@ func (a *Agent) Watch(ctx context.Context) error {
 	}
 	tree, err := a.openCheckpoint(checkpoint)
 	if err != nil {
-		return fmt.Errorf("%w: latest checkpoint: %w", ErrVerification, err)
+		return fmt.Errorf("latest checkpoint: %w", err)
 	}
 	a.seenMu.Lock()
 	behind := tree.N < a.seen.N
@@ -198,16 +218,20 @@ func (a *Agent) Watch(ctx context.Context) error {
 	if behind {
 		return errBehind
 	}
-	return a.witness(ctx, tree, checkpoint)
+	_, err = a.witness(ctx, checkpoint)
+	return err
 }
 
-// openCheckpoint reads a checkpoint of the pinned ledger.
+// openCheckpoint verifies a checkpoint of the pinned ledger. Errors wrap [ErrVerification].
 func (a *Agent) openCheckpoint(signed []byte) (tlog.Tree, error) {
-	opened, err := note.Open(signed, note.VerifierList(a.ledger))
+	opened, err := receipt.OpenCheckpoint(signed, a.ledger)
 	if err != nil {
-		return tlog.Tree{}, errors.New("not signed by the ledger's key")
+		return tlog.Tree{}, fmt.Errorf("%w: %w", ErrVerification, err)
 	}
-	return parseTree(opened.Text, a.ledger.Name())
+	if opened.Tree.N == 0 {
+		return tlog.Tree{}, fmt.Errorf("%w: checkpoint of an empty ledger", ErrVerification)
+	}
+	return opened.Tree, nil
 }
 
 // loadCheckpoint reads the checkpoint that was seen last, by this run or another one.
@@ -220,9 +244,12 @@ func (a *Agent) loadCheckpoint() error {
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
-	tree, err := a.openCheckpoint(content)
-	if err != nil {
-		return fmt.Errorf("agent: %s: %w; if the ledger was replaced on purpose, move the file away", path, err)
+	tree, known := a.wasWitnessed(content)
+	if !known {
+		if tree, err = a.openCheckpoint(content); err != nil {
+			// Not for the caller to take for a fault of the ledger: it is our own file.
+			return fmt.Errorf("agent: %s is not a checkpoint of the ledger; if the ledger was replaced on purpose, move the file away", path)
+		}
 	}
 	if tree.N > a.seen.N {
 		a.seen = tree
@@ -230,35 +257,27 @@ func (a *Agent) loadCheckpoint() error {
 	return nil
 }
 
-// parseTree reads size and root from the text of a verified checkpoint (c2sp.org/tlog-checkpoint).
-func parseTree(text, origin string) (tlog.Tree, error) {
-	lines := strings.Split(text, "\n")
-	if len(lines) < 4 || lines[0] != origin {
-		return tlog.Tree{}, fmt.Errorf("%w: checkpoint of another ledger", ErrVerification)
-	}
-	size, err := strconv.ParseInt(lines[1], 10, 64)
-	if err != nil || size < 1 {
-		return tlog.Tree{}, fmt.Errorf("%w: size in the checkpoint", ErrVerification)
-	}
-	root, err := tlog.ParseHash(lines[2])
-	if err != nil {
-		return tlog.Tree{}, fmt.Errorf("%w: root in the checkpoint", ErrVerification)
-	}
-	return tlog.Tree{N: size, Hash: root}, nil
-}
-
-// Keep proves a receipt, holds its event against what the caller knows of it, and saves it. The name becomes the name of
+// Keep holds the event of a receipt against what the caller knows of it, proves the receipt, and saves it. The name becomes the name of
 // the file; it must be made of letters, digits and dashes, such as a request's id. The result is the file's path.
 // Errors wrap [ErrVerification], [ErrNotProven], or are the broker's.
 func (a *Agent) Keep(
 	ctx context.Context, name string, r disclosure.Receipt, check func(disclosure.Event) error,
 ) (path string, err error) {
-	file, event, err := a.prove(ctx, r)
+	event, err := openEvent(r)
 	if err != nil {
 		return "", fmt.Errorf("receipt: %w", err)
 	}
 	if err := check(event); err != nil {
 		return "", fmt.Errorf("%w: receipt: %w", ErrVerification, err)
+	}
+	return a.keep(ctx, name, r)
+}
+
+// keep proves and saves a receipt whose event was checked.
+func (a *Agent) keep(ctx context.Context, name string, r disclosure.Receipt) (path string, err error) {
+	file, err := a.prove(ctx, r)
+	if err != nil {
+		return "", fmt.Errorf("receipt: %w", err)
 	}
 	path = filepath.Join(a.cfg.State, receiptsFolder, name+receipt.Suffix)
 	if err := writeFile(path, file); err != nil {

@@ -379,19 +379,19 @@ func (r *Requester) openAnswer(
 }
 
 // keepReceipts proves and saves the receipts. Their events were checked before, so that no time is spent waiting for the
-// proof of something that is wrong.
+// proof of something that is wrong. The outcome comes first: the checkpoint that covers it covers the decision too.
 func (r *Requester) keepReceipts(ctx context.Context, id disclosure.RequestID, d disclosure.Disclosure) ([]string, error) {
-	checked := func(disclosure.Event) error { return nil }
-	decision, err := r.Keep(ctx, string(id)+"-decision", d.DecisionReceipt, checked)
+	var outcome []string
+	if d.OutcomeReceipt != nil {
+		path, err := r.keep(ctx, string(id)+"-outcome", *d.OutcomeReceipt)
+		if err != nil {
+			return nil, err
+		}
+		outcome = []string{path}
+	}
+	decision, err := r.keep(ctx, string(id)+"-decision", d.DecisionReceipt)
 	if err != nil {
 		return nil, err
 	}
-	if d.OutcomeReceipt == nil {
-		return []string{decision}, nil
-	}
-	outcome, err := r.Keep(ctx, string(id)+"-outcome", *d.OutcomeReceipt, checked)
-	if err != nil {
-		return nil, err
-	}
-	return []string{decision, outcome}, nil
+	return append([]string{decision}, outcome...), nil
 }

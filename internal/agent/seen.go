@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -43,6 +44,18 @@ type SeenPermits struct {
 	db  *bbolt.DB
 	now func() time.Time
 	max int
+
+	waitingMu sync.Mutex // guards waiting
+	waiting   []*permitUse
+	writing   sync.Mutex // held by who writes for all that wait
+}
+
+// permitUse is a permit that waits to be marked. Its result is there when done is; writing guards both.
+type permitUse struct {
+	digest []byte
+	due    time.Time
+	done   bool
+	result error
 }
 
 func bucketSeen() []byte   { return []byte("seen") }
@@ -60,8 +73,6 @@ func OpenSeenPermits(state string, now func() time.Time) (*SeenPermits, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent: open %s: %w", path, err)
 	}
-	// A permit waits at most this long for others to share its write to disk.
-	db.MaxBatchDelay = time.Millisecond
 	err = db.Update(func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{bucketSeen(), bucketDue(), bucketMeta()} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
@@ -81,32 +92,69 @@ func (s *SeenPermits) Close() error { return s.db.Close() }
 
 // Use marks a permit as used, durably when it returns without error. It fails with [ErrReplayed] or [ErrManyPermits], or
 // when the file cannot be written.
+//
+// Those who come while the disk is busy share the next write: whoever gets to write then does it for all that wait.
 func (s *SeenPermits) Use(ctx context.Context, digest []byte, expires time.Time) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	due := expires.Add(disclosure.ClockSkew)
-	return s.db.Batch(func(tx *bbolt.Tx) error {
-		if err := forget(tx, s.now()); err != nil {
-			return err
+	use := &permitUse{digest: digest, due: expires.Add(disclosure.ClockSkew)}
+	s.waitingMu.Lock()
+	s.waiting = append(s.waiting, use)
+	s.waitingMu.Unlock()
+
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if !use.done {
+		s.waitingMu.Lock()
+		together := s.waiting
+		s.waiting = nil
+		s.waitingMu.Unlock()
+		s.write(together)
+	}
+	return use.result
+}
+
+// write marks permits in one transaction. It expects writing to be held.
+func (s *SeenPermits) write(together []*permitUse) {
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		for _, use := range together {
+			var err error
+			if use.result, err = s.mark(tx, use); err != nil {
+				return err
+			}
 		}
-		seen, meta := tx.Bucket(bucketSeen()), tx.Bucket(bucketMeta())
-		stamp := encodeTime(due)
-		if string(stamp) <= string(meta.Get(keyForgotten())) || seen.Get(digest) != nil {
-			return ErrReplayed
-		}
-		if seen.Sequence() >= uint64(s.max) { //nolint:gosec // not negative
-			return ErrManyPermits
-		}
-		if err := seen.Put(digest, stamp); err != nil {
-			return err
-		}
-		// The sequence counts what is in the bucket: bbolt has no cheaper way to know.
-		if err := seen.SetSequence(seen.Sequence() + 1); err != nil {
-			return err
-		}
-		return tx.Bucket(bucketDue()).Put(append(stamp, digest...), nil)
+		return nil
 	})
+	for _, use := range together {
+		use.done = true
+		if err != nil {
+			use.result = err
+		}
+	}
+}
+
+// mark gives [ErrReplayed] or [ErrManyPermits] as the result for one permit, and an error when nothing can be written.
+func (s *SeenPermits) mark(tx *bbolt.Tx, use *permitUse) (result, err error) {
+	if err := forget(tx, s.now()); err != nil {
+		return nil, err
+	}
+	seen, meta := tx.Bucket(bucketSeen()), tx.Bucket(bucketMeta())
+	stamp := encodeTime(use.due)
+	if string(stamp) <= string(meta.Get(keyForgotten())) || seen.Get(use.digest) != nil {
+		return ErrReplayed, nil
+	}
+	if seen.Sequence() >= uint64(s.max) { //nolint:gosec // not negative
+		return ErrManyPermits, nil
+	}
+	if err := seen.Put(use.digest, stamp); err != nil {
+		return nil, err
+	}
+	// The sequence counts what is in the bucket: bbolt has no cheaper way to know.
+	if err := seen.SetSequence(seen.Sequence() + 1); err != nil {
+		return nil, err
+	}
+	return nil, tx.Bucket(bucketDue()).Put(append(stamp, use.digest...), nil)
 }
 
 // forget drops some of the permits that are due.

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -81,12 +80,7 @@ func (s *Source) openPermit(ctx context.Context, signed disclosure.Signed) (rece
 			permit, err = receipt.OpenPermit(signed.Payload, signed.Signature, renewed.permit, now)
 		}
 	}
-	if errors.Is(err, receipt.ErrExpired) {
-		// Signed by the broker and well-formed, so it can be read in order to refuse it.
-		if json.Unmarshal(signed.Payload, &permit) != nil {
-			return receipt.Permit{}, receipt.ErrMalformed
-		}
-	} else if err != nil {
+	if err != nil && !errors.Is(err, receipt.ErrExpired) {
 		return receipt.Permit{}, err
 	}
 	if permit.Source.OIN != s.Agent.cfg.OIN || !s.wears(permit.Source.Domain) {

@@ -235,6 +235,7 @@ type fakeBroker struct {
 	lastQuery     disclosure.Query
 	keysAt        uint64
 	evaluations   int
+	consistencies int // proofs asked for
 	neverCovers   bool
 	deny          disclosure.ReasonCode
 	lastQuestion  disclosure.Question
@@ -355,6 +356,7 @@ func (b *fakeBroker) InclusionProof(_ context.Context, index uint64) ([][]byte, 
 func (b *fakeBroker) ConsistencyProof(_ context.Context, older, newer uint64) ([][]byte, []byte, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.consistencies++
 	if newer > 0 {
 		proof, err := tlog.ProveTree(int64(newer), int64(older), b)
 		return rawHashes(proof), nil, err
