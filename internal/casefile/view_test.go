@@ -233,7 +233,9 @@ func TestFactsApart(t *testing.T) {
 
 func TestTooMuchToConsider(t *testing.T) {
 	m := newMemory(t)
-	for _, e := range []disclosure.Event{partner(police, "P"), partner(care, "CG"), opened("c1"), joined("c1", constable(), "x"), joined("c1", nurse(), "x")} {
+	for _, e := range []disclosure.Event{
+		partner(police, "P"), partner(care, "CG"), opened("c1"), joined("c1", constable(), "x"), joined("c1", nurse(), "x"),
+	} {
 		m.must(e)
 	}
 	ask := func() error {
@@ -282,7 +284,8 @@ func cacheRound(t *testing.T, seed uint64) {
 	remember := func() {
 		for _, id := range []disclosure.CaseID{"c0", "c1"} {
 			key := "case/" + string(id)
-			history[ledger.Version{Key: key, Version: m.items[key].Version}] = snapshot(m, "case/"+string(id), "grant/"+string(id)+"/", "evidence/"+string(id)+"/")
+			version := ledger.Version{Key: key, Version: m.items[key].Version}
+			history[version] = snapshot(m, key, "grant/"+string(id)+"/", "evidence/"+string(id)+"/")
 		}
 		for _, oin := range []disclosure.OIN{police, care} {
 			key := "org/" + string(oin)
@@ -346,7 +349,8 @@ func cacheRound(t *testing.T, seed uint64) {
 				}
 			}
 		}
-		if grants, evidence := strings.Count(was, "\ngrant/"), strings.Count(was, "evidence/"); grants != len(facts.Grants) || evidence != len(facts.Evidence) {
+		grants, evidence := strings.Count(was, "\ngrant/"), strings.Count(was, "evidence/")
+		if grants != len(facts.Grants) || evidence != len(facts.Evidence) {
 			t.Errorf("given %d grants and %d pieces of evidence, there were %d and %d", len(facts.Grants), len(facts.Evidence), grants, evidence)
 		}
 		p, err := v.Partner(t.Context(), police)
