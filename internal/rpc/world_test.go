@@ -574,7 +574,7 @@ func fullGrant() disclosure.Grant {
 func fullEvidence() disclosure.Evidence {
 	return disclosure.Evidence{
 		Subject: subject,
-		ID: evidenceID, Kind: "W20", Case: caseID, Sources: []disclosure.Party{policeHat()}, Recipients: []disclosure.Party{cityHat()},
+		ID:      evidenceID, Kind: "W20", Case: caseID, Sources: []disclosure.Party{policeHat()}, Recipients: []disclosure.Party{cityHat()},
 		Purposes: []disclosure.Purpose{"CASUSOVERLEG"}, Categories: []disclosure.Category{"POLNUIS"},
 		Details: map[string]string{"reference": "B-17"}, ValidFrom: at(7), ValidUntil: at(11),
 		RecordedFor: disclosure.Party{Domain: "ME"}, WithdrawnAt: atp(10),
