@@ -77,10 +77,10 @@ type signed struct {
 
 // spacing is how long after a checkpoint another one may be signed on demand: each costs a signature and two durable
 // writes, which those who ask at about the same time share.
-const spacing = 50 * time.Millisecond
+const spacing = 10 * time.Millisecond
 
 // Checkpoint returns a checkpoint of at least minSize entries, signing one if the last does not go that far: at once, or
-// 50 ms after the last. Those who ask meanwhile share it. No checkpoint is returned that the guard
+// 10 ms after the last. Those who ask meanwhile share it. No checkpoint is returned that the guard
 // does not have.
 func (l *Log) Checkpoint(ctx context.Context, minSize uint64) ([]byte, error) {
 	if c := l.latest.Load(); c != nil && c.size >= minSize {
