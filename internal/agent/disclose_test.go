@@ -783,7 +783,7 @@ func TestPermitNotOurs(t *testing.T) {
 	reads := s.register.reads
 	forge := func(edit func(*receipt.Permit)) disclosure.Question {
 		permit, err := receipt.OpenPermit(good.Permit.Payload, good.Permit.Signature,
-			s.broker.permitKey.Public().(ed25519.PublicKey), s.clock.Now()) //nolint:forcetypeassert // it is one
+			s.broker.permitKey.Public().(ed25519.PublicKey), s.clock.Now())
 		if err != nil {
 			t.Fatal(err)
 		}

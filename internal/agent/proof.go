@@ -143,7 +143,7 @@ func (a *Agent) checkConsistent(ctx context.Context, tree tlog.Tree) error {
 	if older.N == newer.N {
 		return fmt.Errorf("%w: %w", ErrVerification, ErrSplitView)
 	}
-	raw, _, err := a.cfg.Prover.ConsistencyProof(ctx, uint64(older.N), uint64(newer.N)) //nolint:gosec // sizes are positive
+	raw, _, err := a.cfg.Prover.ConsistencyProof(ctx, uint64(older.N), uint64(newer.N))
 	if errors.Is(err, disclosure.ReasonNotFound) && newer == a.seen {
 		return fmt.Errorf("%w: %w: it has become smaller", ErrVerification, ErrSplitView)
 	}

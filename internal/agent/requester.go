@@ -293,7 +293,7 @@ func (r *Requester) checkOutcome(
 		return mismatch("the recorded outcome is not what the source signed")
 	}
 	if manifest.Refusal != "" {
-		return nil
+		return nil //nolint:nilerr // a refusal is a result
 	}
 	records, err := r.openAnswer(permit, digest, manifest, d.Answer)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"sluis/internal/disclosure"
 )
@@ -67,7 +68,7 @@ func keyForgotten() []byte { return []byte("forgotten") }
 func OpenSeenPermits(state string, now func() time.Time) (*SeenPermits, error) {
 	path := filepath.Join(state, permitsFile)
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("agent: %s is in use: another agent is answering with the same state folder", path)
 	}
 	if err != nil {
@@ -144,7 +145,7 @@ func (s *SeenPermits) mark(tx *bbolt.Tx, use *permitUse) (result, err error) {
 	if string(stamp) <= string(meta.Get(keyForgotten())) || seen.Get(use.digest) != nil {
 		return ErrReplayed, nil
 	}
-	if seen.Sequence() >= uint64(s.max) { //nolint:gosec // not negative
+	if seen.Sequence() >= uint64(s.max) {
 		return ErrManyPermits, nil
 	}
 	if err := seen.Put(use.digest, stamp); err != nil {
@@ -187,5 +188,5 @@ const timeBytes = 8
 
 // encodeTime gives bytes that sort as the times do, from 1970 on.
 func encodeTime(t time.Time) []byte {
-	return binary.BigEndian.AppendUint64(nil, uint64(max(t.UnixNano(), 0))) //nolint:gosec // not negative
+	return binary.BigEndian.AppendUint64(nil, uint64(max(t.UnixNano(), 0)))
 }

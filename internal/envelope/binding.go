@@ -64,5 +64,5 @@ func bindingInfo(domain string, members ...string) []byte {
 }
 
 func appendSized[T string | []byte](b []byte, part T) []byte {
-	return append(binary.BigEndian.AppendUint32(b, uint32(len(part))), part...) //nolint:gosec // no part is near 4 GiB
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(part))), part...)
 }

@@ -327,7 +327,7 @@ func seal(to PublicKey, info, plaintext []byte, least int) ([]byte, error) {
 	}
 	padded := make([]byte, max(least, bucket(len(plaintext))))
 	defer clear(padded)
-	binary.BigEndian.PutUint32(padded, uint32(len(plaintext))) //nolint:gosec // at most MaxPlaintext
+	binary.BigEndian.PutUint32(padded, uint32(len(plaintext)))
 	copy(padded[lengthBytes:], plaintext)
 
 	enc, sender, err := hpke.NewSender(to.key, hpke.HKDFSHA256(), hpke.AES256GCM(), info)

@@ -111,9 +111,9 @@ type signed struct {
 
 func (s signed) encode() []byte {
 	b := appendSized([]byte{kindSigned}, s.payload)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(s.signature))) //nolint:gosec // at most maxSignature
+	b = binary.BigEndian.AppendUint16(b, uint16(len(s.signature)))
 	b = append(b, s.signature...)
-	b = append(b, byte(len(s.chain))) //nolint:gosec // at most maxChain
+	b = append(b, byte(len(s.chain)))
 	for _, der := range s.chain {
 		b = appendSized(b, der)
 	}

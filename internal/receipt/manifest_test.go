@@ -295,7 +295,7 @@ func TestCheckAnswer(t *testing.T) {
 		"field withheld": func(a *Answer, _ *Manifest) {
 			a.Records[1].Category, a.Records[1].Values = "CONT", map[string]string{"email": "x"}
 		},
-		"category released": func(a *Answer, m *Manifest) { m.Released[0] = "CONT.*" },
+		"category released": func(_ *Answer, m *Manifest) { m.Released[0] = "CONT.*" },
 		"refused":           func(_ *Answer, m *Manifest) { *m = sampleRefusal(t) },
 	}
 	for name, change := range tests {

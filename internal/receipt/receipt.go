@@ -51,7 +51,7 @@ func Leaf(t time.Time, salt, payload []byte) []byte {
 
 func appendTime(b []byte, t time.Time) []byte {
 	// Two's complement, so that a time before 1970 survives the conversion too.
-	return binary.BigEndian.AppendUint64(append(b, leafVersion), uint64(t.UnixNano())) //nolint:gosec // see above
+	return binary.BigEndian.AppendUint64(append(b, leafVersion), uint64(t.UnixNano()))
 }
 
 // Check holds what came with an entry against its leaf: whoever is given a receipt can tell at once, long before there is a proof, that the
@@ -166,7 +166,7 @@ func parseExtra(line string) (Receipt, error) {
 	if !ok || err != nil || len(extra) < 1+timeSize+saltSize || extra[0] != leafVersion {
 		return Receipt{}, errors.New("extra data")
 	}
-	nanoseconds := int64(binary.BigEndian.Uint64(extra[1:])) //nolint:gosec // two's complement, see appendTime
+	nanoseconds := int64(binary.BigEndian.Uint64(extra[1:]))
 	extra = extra[1+timeSize:]
 	var r Receipt
 	r.Time = time.Unix(0, nanoseconds).UTC()
@@ -212,7 +212,7 @@ func Verify(file []byte, ledger note.Verifier, witnesses ...note.Verifier) (Veri
 	return Verified{
 		Origin:    c.Origin,
 		Index:     r.Index,
-		TreeSize:  uint64(c.Tree.N), //nolint:gosec // parseCheckpoint bounds it
+		TreeSize:  uint64(c.Tree.N),
 		Root:      c.Tree.Hash,
 		Time:      r.Time,
 		Payload:   r.Payload,
@@ -223,8 +223,8 @@ func Verify(file []byte, ledger note.Verifier, witnesses ...note.Verifier) (Veri
 // CheckProof reports whether the proof leads from the leaf to the root of a tree, which is for the caller to trust: that of the receipt's
 // checkpoint. Errors wrap ErrNotIncluded.
 func (r Receipt) CheckProof(tree tlog.Tree) error {
-	if r.Index >= uint64(tree.N) || //nolint:gosec // a tree's size is not negative
-		tlog.CheckRecord(r.Proof, tree.N, tree.Hash, int64(r.Index), r.LeafHash()) != nil { //nolint:gosec // less than N
+	if r.Index >= uint64(tree.N) ||
+		tlog.CheckRecord(r.Proof, tree.N, tree.Hash, int64(r.Index), r.LeafHash()) != nil {
 		return fmt.Errorf("%w: proof does not lead from the leaf to the root", ErrNotIncluded)
 	}
 	return nil
@@ -287,7 +287,7 @@ func parseCheckpoint(text string) (Checkpoint, error) {
 	if err != nil || root.String() != lines[2] {
 		return Checkpoint{}, errors.New("root")
 	}
-	tree := tlog.Tree{N: int64(size), Hash: root} //nolint:gosec // ParseUint bounds it to 63 bits
+	tree := tlog.Tree{N: int64(size), Hash: root}
 	return Checkpoint{Origin: lines[0], Tree: tree}, nil
 }
 

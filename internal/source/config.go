@@ -155,26 +155,26 @@ func (c Config) check() (Config, []error) {
 	return c, f
 }
 
-func (p PersonConfig) check(f *faults, driver string) PersonConfig {
-	p.Relation.check(f, "person", driver)
-	if p.Key == "" {
-		p.Key = p.BSN
+func (c PersonConfig) check(f *faults, driver string) PersonConfig {
+	c.Relation.check(f, "person", driver)
+	if c.Key == "" {
+		c.Key = c.BSN
 	}
-	f.column("person: key", p.Key)
-	f.optionalColumn("person: bsn", p.BSN)
-	f.optionalColumn("person: family_name", p.FamilyName)
-	f.optionalColumn("person: given_names", p.GivenNames)
-	f.optionalColumn("person: birth_date", p.BirthDate)
-	f.optionalColumn("person: address", p.Address)
+	f.column("person: key", c.Key)
+	f.optionalColumn("person: bsn", c.BSN)
+	f.optionalColumn("person: family_name", c.FamilyName)
+	f.optionalColumn("person: given_names", c.GivenNames)
+	f.optionalColumn("person: birth_date", c.BirthDate)
+	f.optionalColumn("person: address", c.Address)
 	switch {
-	case (p.FamilyName == "") != (p.BirthDate == ""):
+	case (c.FamilyName == "") != (c.BirthDate == ""):
 		f.add("person: family_name and birth_date go together")
-	case p.FamilyName == "" && p.BSN == "":
+	case c.FamilyName == "" && c.BSN == "":
 		f.add("person: want bsn, or family_name and birth_date")
-	case p.FamilyName == "" && (p.GivenNames != "" || p.Address != ""):
+	case c.FamilyName == "" && (c.GivenNames != "" || c.Address != ""):
 		f.add("person: given_names and address are of use only with family_name and birth_date")
 	}
-	return p
+	return c
 }
 
 func (c CategoryConfig) check(f *faults, driver string, code disclosure.Category) CategoryConfig {

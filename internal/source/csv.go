@@ -311,8 +311,7 @@ func (r contextReader) Read(p []byte) (int, error) {
 
 // withoutPath leaves the place on disk out of an error.
 func withoutPath(err error) error {
-	var path *fs.PathError
-	if errors.As(err, &path) {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		return path.Err
 	}
 	return err

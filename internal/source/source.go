@@ -39,7 +39,7 @@ type Record struct {
 }
 
 // Result is what the source holds about the person, of the fields asked.
-type Result struct {
+type Result struct { //nolint:recvcheck // printing must be redacted for values too; only building it needs a pointer
 	Records  []Record              // by category, in the order of the source
 	Withheld []disclosure.Withheld // the asked fields without any value, sorted, with the reason
 }
