@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -16,7 +17,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluis/internal/config"
+	"sluis/internal/keys"
 	"sluis/internal/ledger"
+	"sluis/internal/ledger/boltstore"
 )
 
 // version is set by the linker.
@@ -55,21 +58,58 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fmt.Errorf("%w: %w; see %s --help", errUsage, err, cmd.CommandPath())
+		return fmt.Errorf("%w: %s: %w", errUsage, cmd.CommandPath(), err)
 	})
 	root.AddCommand(serveCommand(), initCommand(), verifyCommand(), partnerCommand(), configCommand(), versionCommand())
+	started := false // whether a command's own code was reached: before that, what fails is the usage
+	observe(root, func() { started = true })
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
 	}
 	_, _ = fmt.Fprintf(stderr, "broker: %v\n", err)
+	if next := nextStep(err, started); next != "" {
+		_, _ = fmt.Fprintf(stderr, "Next: %s\n", next)
+	}
 	switch {
+	case !started:
+		return exitUsage
 	case errors.Is(err, ledger.ErrCorrupt), errors.Is(err, ledger.ErrRollback), errors.Is(err, ledger.ErrFork):
 		return exitNotVerified
 	case errors.Is(err, errUsage), errors.Is(err, config.ErrInvalid):
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// observe calls begin when the own code of a command begins, after cobra has found fault with neither flags nor arguments.
+func observe(cmd *cobra.Command, begin func()) {
+	if own := cmd.RunE; own != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			begin()
+			return own(cmd, args)
+		}
+	}
+	for _, child := range cmd.Commands() {
+		observe(child, begin)
+	}
+}
+
+// nextStep says what to do about an error, where that is known.
+func nextStep(err error, started bool) string {
+	switch {
+	case !started, errors.Is(err, errUsage):
+		return "see --help"
+	case errors.Is(err, config.ErrInvalid):
+		return "correct the configuration; broker config check tells when it is right"
+	case errors.Is(err, fs.ErrNotExist):
+		return "name the configuration with --config, or make one with broker init"
+	case errors.Is(err, boltstore.ErrInUse), errors.Is(err, keys.ErrLocked):
+		return "stop the broker that uses these files first: a ledger has one writer"
+	case errors.Is(err, ledger.ErrCorrupt), errors.Is(err, ledger.ErrRollback), errors.Is(err, ledger.ErrFork):
+		return "do not serve these data; keep them as evidence, and tell the privacy officer"
+	}
+	return ""
 }
 
 func versionCommand() *cobra.Command {
